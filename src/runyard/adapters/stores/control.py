@@ -1,0 +1,200 @@
+"""Endpoints, releases and keys in one SQLite file: small, rarely written, never lost.
+
+Each method is one short transaction on a thread of its own, so that the event loop never waits for the disk and methods
+never overlap. A commit has reached the disk when its method returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
+from runyard.domain.account import ApiKey, KeyId
+from runyard.domain.endpoint import Endpoint, EndpointKind, Release, ReleaseId, RunSpec
+from runyard.domain.errors import Conflict
+from runyard.domain.job import EndpointId
+from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+
+_T = TypeVar("_T")
+
+
+class SqliteControl:
+    """A `ControlStore` in the file `path`, which is opened (and made, mode 0600) at once; `close` it at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._queries = named_queries(SQL / "control.sql")
+        self._connection = open_database(path)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-store")
+
+    async def close(self) -> None:
+        await self._in_thread(self._connection.close)
+        self._thread.shutdown()
+
+    async def endpoints(self) -> list[Endpoint]:
+        return [_endpoint(row) for row in await self._fetch("endpoints")]
+
+    async def add_endpoint(self, endpoint: Endpoint) -> None:
+        def add() -> None:
+            self._execute("add_endpoint", **_endpoint_row(endpoint))
+            self._execute("add_release", **_release_row(endpoint.release))
+
+        try:
+            await self._transact(add)
+        except sqlite3.IntegrityError as error:
+            raise _taken(endpoint, error) from error
+
+    async def save_endpoint(self, endpoint: Endpoint, *, generation: int) -> bool:
+        def save() -> bool:
+            row = _endpoint_row(endpoint)
+            if not self._execute("save_endpoint", expected_generation=generation, **row).rowcount:
+                return False
+            self._execute("add_release", **_release_row(endpoint.release))
+            return True
+
+        try:
+            return await self._transact(save)
+        except sqlite3.IntegrityError as error:
+            raise _taken(endpoint, error) from error
+
+    async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
+        await self._transact(lambda: self._execute("remove_endpoint", id=endpoint_id))
+
+    async def releases(self, endpoint_id: EndpointId) -> list[Release]:
+        return [_release(row) for row in await self._fetch("releases", endpoint_id=endpoint_id)]
+
+    async def set_lock(self, release_id: ReleaseId, lock: str) -> None:
+        await self._transact(lambda: self._execute("set_lock", id=release_id, lock=lock))
+
+    async def keys(self) -> list[ApiKey]:
+        return [_key(row) for row in await self._fetch("keys")]
+
+    async def add_key(self, key: ApiKey) -> None:
+        row = {
+            "id": key.id,
+            "name": key.name,
+            "digest": key.digest,
+            "created_at": key.created_at,
+            "revoked_at": key.revoked_at,
+        }
+        await self._transact(lambda: self._execute("add_key", **row))
+
+    async def revoke_key(self, key_id: str, now: float) -> bool:
+        return await self._transact(lambda: self._execute("revoke_key", id=key_id, now=now).rowcount > 0)
+
+    async def endpoint_number(self, endpoint_id: EndpointId) -> int:
+        def number() -> int:
+            self._execute("add_endpoint_number", endpoint_id=endpoint_id)
+            return self._execute("endpoint_number", endpoint_id=endpoint_id).fetchone()[0]
+
+        return await self._transact(number)
+
+    async def _fetch(self, query: str, **values: object) -> list[sqlite3.Row]:
+        return await self._in_thread(lambda: self._execute(query, **values).fetchall())
+
+    async def _transact(self, work: Callable[[], _T]) -> _T:
+        def run() -> _T:
+            with transaction(self._connection):
+                return work()
+
+        return await self._in_thread(run)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _execute(self, query: str, **values: object) -> sqlite3.Cursor:
+        return self._connection.execute(self._queries[query], values)
+
+
+def _taken(endpoint: Endpoint, error: sqlite3.IntegrityError) -> Conflict:
+    if "endpoints.name" in str(error):
+        return Conflict(f"an endpoint named {endpoint.name!r} exists already")
+    return Conflict(f"endpoint {endpoint.id} exists already")
+
+
+def _endpoint_row(endpoint: Endpoint) -> dict[str, object]:
+    scaling = endpoint.scaling
+    match scaling.scaler:
+        case QueueDelay(delay):
+            scaler, value = "QUEUE_DELAY", delay.total_seconds()
+        case RequestCount(per_worker):
+            scaler, value = "REQUEST_COUNT", float(per_worker)
+    return {
+        "id": endpoint.id,
+        "name": endpoint.name,
+        "kind": endpoint.kind.value,
+        "workers_min": scaling.workers_min,
+        "workers_max": scaling.workers_max,
+        "idle_timeout_s": scaling.idle_timeout.total_seconds(),
+        "scaler": scaler,
+        "scaler_value": value,
+        "execution_timeout_s": endpoint.execution_timeout.total_seconds(),
+        "release_id": endpoint.release.id,
+        "generation": endpoint.generation,
+        "created_at": endpoint.created_at,
+    }
+
+
+def _release_row(release: Release) -> dict[str, object]:
+    return {
+        "id": release.id,
+        "endpoint_id": release.endpoint_id,
+        "version": release.version,
+        "bundle": release.run.bundle,
+        "handler": release.run.handler,
+        "env": json.dumps(release.run.env),
+        "lock": release.run.lock,
+        "created_at": release.created_at,
+    }
+
+
+def _endpoint(row: sqlite3.Row) -> Endpoint:
+    by_delay = row["scaler"] == "QUEUE_DELAY"
+    value: float = row["scaler_value"]
+    return Endpoint(
+        id=EndpointId(row["id"]),
+        name=row["name"],
+        kind=EndpointKind(row["kind"]),
+        scaling=ScalingPolicy(
+            workers_min=row["workers_min"],
+            workers_max=row["workers_max"],
+            idle_timeout=timedelta(seconds=row["idle_timeout_s"]),
+            scaler=QueueDelay(timedelta(seconds=value)) if by_delay else RequestCount(int(value)),
+        ),
+        execution_timeout=timedelta(seconds=row["execution_timeout_s"]),
+        release=_release(row),
+        generation=row["generation"],
+        created_at=row["created_at"],
+    )
+
+
+def _release(row: sqlite3.Row) -> Release:
+    env: list[tuple[str, str]] = json.loads(row["env"])
+    return Release(
+        id=ReleaseId(row["release_id"]),
+        endpoint_id=EndpointId(row["endpoint_id"]),
+        version=row["version"],
+        run=RunSpec(
+            bundle=row["bundle"],
+            handler=row["handler"],
+            env=tuple((name, value) for name, value in env),
+            lock=row["lock"],
+        ),
+        created_at=row["release_created_at"],
+    )
+
+
+def _key(row: sqlite3.Row) -> ApiKey:
+    return ApiKey(
+        id=KeyId(row["id"]),
+        name=row["name"],
+        digest=row["digest"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+    )

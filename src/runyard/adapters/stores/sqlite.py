@@ -1,0 +1,91 @@
+"""What the SQLite stores share: opening the file, bringing its schema up to date, and queries kept in `.sql` files."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runyard.domain.errors import RunyardError
+
+SQL = Path(__file__).parent / "sql"
+BUSY_TIMEOUT_S = 5.0
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_MIGRATION = re.compile(r"(\d{4})_\w+\.sql\Z")
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection to the file, which is made if need be: mode 0600, WAL, every commit on disk, schema up to date.
+
+    Any one thread at a time may use it. Nothing is committed but by `transaction`. Raises `RunyardError` when a newer
+    Runyard has written the file.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.chmod(0o600)  # The -wal and -shm files that SQLite adds take over the mode.
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
+            connection.execute(f"pragma {pragma}")
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, folder: Path = SQL) -> None:
+    """Run the numbered migrations that this database has not seen, in order, each in a transaction of its own."""
+    connection.execute(
+        "create table if not exists schema_version (number integer primary key, name text not null, "
+        "applied_at text not null default current_timestamp) strict"
+    )
+    done: int = connection.execute("select coalesce(max(number), 0) from schema_version").fetchone()[0]
+    migrations = {int(match[1]): file for file in sorted(folder.iterdir()) if (match := _MIGRATION.match(file.name))}
+    newest = max(migrations, default=0)
+    if done > newest:
+        raise RunyardError(
+            f"the data was written by a newer Runyard (schema {done}, this one knows {newest}): upgrade, or name "
+            "another data directory"
+        )
+    for number in range(done + 1, newest + 1):
+        _apply(connection, number, migrations[number])
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """All of the block, or nothing of it when it raises."""
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:  # Some errors, such as a full disk, have rolled back already.
+            connection.execute("rollback")
+        raise
+
+
+def named_queries(file: Path) -> dict[str, str]:
+    """The statements of a file in which a line `-- name: word` stands above each."""
+    _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _apply(connection: sqlite3.Connection, number: int, file: Path) -> None:
+    with transaction(connection):
+        for statement in _statements(file.read_text(encoding="utf-8")):
+            connection.execute(statement)
+        connection.execute("insert into schema_version (number, name) values (?, ?)", (number, file.stem))
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script. `executescript` would commit the transaction around them."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
