@@ -42,7 +42,7 @@ lint: $(SETUP)
 	@ruff format --check --quiet . || { echo "To format: .venv/bin/ruff format" >&2; exit 1; }
 	@ruff check --quiet
 	@basedpyright --level error
-	@lint-imports --no-logo 2>&1
+	@lint-imports --no-logo
 
 # --- Set-up: once, and again when the lock changes --------------------------------------------------------------------
 
@@ -59,5 +59,5 @@ $(SETUP): pyproject.toml uv.lock | $(UV)
 	@.tools/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
 
 # Debian and its children keep venv in a package of its own.
-install_venv = { [ "$$(id -u)" = 0 ] && apt-get install --yes --quiet=2 python3-venv >/dev/null; } || \
+install_venv = { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install python3-venv >/dev/null; } || \
   { echo "Python lacks its venv module; on Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
