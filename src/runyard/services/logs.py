@@ -1,0 +1,328 @@
+"""What workers said, and what the platform said about them: the last lines of each, in memory.
+
+Each worker has a ring of lines. A worker that has stopped keeps its ring, since its last words say why, until memory is
+wanted; then the ring of the worker that stopped first goes. Lines are ordered by time and, within a millisecond, by a
+number; time never runs backwards here, so a reader needs to remember only the last line it has seen. That is also all a
+follower holds: it is woken, reads what came since, and if that is more than a ring keeps, it is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import sys
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.ports.runtime import LogSource
+from runyard.ports.system import Clock
+
+LINES_MAX = 5_000
+"""Lines kept per worker."""
+LINE_LENGTH_MAX = 16_384
+"""Characters kept of one line; the official SDK stops at 4,096 of its own accord."""
+BYTES_MAX = 64 << 20
+"""Memory for all lines together, roughly."""
+TAIL_DEFAULT = 100
+READ_MAX = 500
+"""Lines a follower reads at once."""
+SEQ_MAX = 10**12 - 1
+_OVERHEAD_BYTES = 200
+_KEPT_AFTER_SHRINKING = 15 / 16
+_SDK_LINE = '{"requestId":'
+
+
+class Cursor(NamedTuple):
+    """A place between lines: after the line of this millisecond (Unix) and number."""
+
+    ms: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line, without its line end. `ts` is Unix seconds, to the millisecond."""
+
+    ts: float
+    seq: int
+    source: LogSource
+    line: str
+    worker_id: WorkerId
+    endpoint_id: EndpointId
+    job_id: JobId | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        return Cursor(round(self.ts * 1000), self.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which lines of an endpoint to read; None means any."""
+
+    endpoint_id: EndpointId
+    worker_id: WorkerId | None = None
+    job_id: JobId | None = None
+    source: LogSource | None = None
+
+    def matches(self, line: LogLine) -> bool:
+        return (
+            (self.worker_id is None or line.worker_id == self.worker_id)
+            and (self.job_id is None or line.job_id == self.job_id)
+            and (self.source is None or line.source == self.source)
+        )
+
+
+class Logs:
+    """Use it from the event loop's thread only."""
+
+    def __init__(self, clock: Clock, *, lines_max: int = LINES_MAX, bytes_max: int = BYTES_MAX) -> None:
+        self._clock = clock
+        self._lines_max = lines_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._seq = 0
+        self._ts = 0.0
+        self._rings: dict[WorkerId, _Ring] = {}
+        self._ended: dict[WorkerId, None] = {}
+        """Stopped workers, the first to stop first."""
+        self._followers: dict[EndpointId, list[Follower]] = {}
+
+    def append(
+        self,
+        worker_id: WorkerId,
+        endpoint_id: EndpointId,
+        line: str,
+        *,
+        source: LogSource = LogSource.CONTAINER,
+        job_id: JobId | None = None,
+    ) -> None:
+        """Keep a line. `job_id` is the job it must be about: the worker holds that one alone.
+
+        A line of the official SDK names its job itself, or says that it is about none (contract E.4).
+        """
+        if source is LogSource.CONTAINER and line.startswith(_SDK_LINE):
+            job_id = _job_named_in(line, job_id)
+        self._ts = max(self._ts, round(self._clock.now(), 3))
+        self._seq += 1
+        kept = LogLine(self._ts, self._seq, source, _clean(line), worker_id, endpoint_id, job_id)
+        self._ring(worker_id, endpoint_id).append(kept)
+        self._bytes += _size(kept)
+        self._trim(worker_id)
+        for follower in self._followers.get(endpoint_id, ()):
+            follower.notice(kept)
+
+    def worker_stopped(self, worker_id: WorkerId) -> None:
+        """Its lines may go when memory is wanted."""
+        if worker_id in self._rings:
+            self._ended.setdefault(worker_id)
+
+    def knows(self, endpoint_id: EndpointId, worker_id: WorkerId) -> bool:
+        """Whether the worker is the endpoint's and has said something that is still here."""
+        ring = self._rings.get(worker_id)
+        return ring is not None and ring.endpoint_id == endpoint_id
+
+    def tail(self, worker_id: WorkerId, count: int) -> list[LogLine]:
+        """The worker's last lines, oldest first."""
+        ring = self._rings.get(worker_id)
+        return [] if ring is None or count <= 0 else list(ring.lines)[-count:]
+
+    @contextmanager
+    def follow(
+        self,
+        query: LogQuery,
+        *,
+        after: Cursor | None = None,
+        since: float | None = None,
+        tail: int = TAIL_DEFAULT,
+    ) -> Generator[Follower]:
+        """A reader that begins after `after`, else with the first line at or after `since`, else `tail` lines back."""
+        if after is None and since is not None:
+            after = Cursor(round(since * 1000), -1)
+        follower = Follower(self, query, after, self._last(query, tail) if after is None else [])
+        self._followers.setdefault(query.endpoint_id, []).append(follower)
+        try:
+            yield follower
+        finally:
+            self._leave(follower)
+
+    def forget_endpoint(self, endpoint_id: EndpointId) -> None:
+        """Drop the lines of all its workers and end its followers (contract D.7)."""
+        for worker_id in [id for id, ring in self._rings.items() if ring.endpoint_id == endpoint_id]:
+            self._drop(worker_id)
+        for follower in self._followers.get(endpoint_id, ()):
+            follower.end()
+
+    def close(self) -> None:
+        """End all followers: the platform stops."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.end()
+
+    def after(self, query: LogQuery, cursor: Cursor) -> list[LogLine]:
+        """The first `READ_MAX` lines after the cursor, led by a word about lines that are gone already."""
+        rings = self._rings_of(query)
+        lines = heapq.merge(*(ring.after(cursor) for ring in rings), key=lambda line: line.seq)
+        found = [line for line, _ in zip(filter(query.matches, lines), range(READ_MAX), strict=False)]
+        if query.source is LogSource.CONTAINER:
+            return found
+        gaps = [gap for ring in rings if (gap := ring.gap(cursor)) is not None]
+        if len(found) == READ_MAX:
+            # The reader goes on after the last line: what lies beyond it comes next time.
+            gaps = [gap for gap in gaps if gap.seq < found[-1].seq]
+        return sorted([*gaps, *found], key=lambda line: line.seq)
+
+    def _last(self, query: LogQuery, count: int) -> list[LogLine]:
+        if count <= 0:
+            return []
+        newest_first = heapq.merge(
+            *(reversed(ring.lines) for ring in self._rings_of(query)), key=lambda line: line.seq, reverse=True
+        )
+        found = [line for line, _ in zip(filter(query.matches, newest_first), range(count), strict=False)]
+        return found[::-1]
+
+    def _rings_of(self, query: LogQuery) -> list[_Ring]:
+        if query.worker_id is not None:
+            ring = self._rings.get(query.worker_id)
+            return [ring] if ring is not None and ring.endpoint_id == query.endpoint_id else []
+        return [ring for ring in self._rings.values() if ring.endpoint_id == query.endpoint_id]
+
+    def _ring(self, worker_id: WorkerId, endpoint_id: EndpointId) -> _Ring:
+        ring = self._rings.get(worker_id)
+        if ring is None:
+            ring = self._rings[worker_id] = _Ring(endpoint_id)
+            self._bytes += _OVERHEAD_BYTES
+        return ring
+
+    def _trim(self, worker_id: WorkerId) -> None:
+        ring = self._rings[worker_id]
+        if len(ring.lines) > self._lines_max:
+            self._bytes -= ring.pop()
+        if self._bytes > self._bytes_max:
+            self._shrink(round(self._bytes_max * _KEPT_AFTER_SHRINKING))
+
+    def _shrink(self, target: int) -> None:
+        """First the rings of stopped workers go, then the older half of the largest ring, and so on."""
+        while self._bytes > target and self._ended:
+            self._drop(next(iter(self._ended)))
+        while self._bytes > target and (ring := max(self._rings.values(), key=lambda ring: ring.bytes)).lines:
+            for _ in range((len(ring.lines) + 1) // 2):
+                self._bytes -= ring.pop()
+
+    def _drop(self, worker_id: WorkerId) -> None:
+        ring = self._rings.pop(worker_id)
+        self._ended.pop(worker_id, None)
+        self._bytes -= ring.bytes + _OVERHEAD_BYTES
+
+    def _leave(self, follower: Follower) -> None:
+        followers = self._followers[follower.query.endpoint_id]
+        followers.remove(follower)
+        if not followers:
+            del self._followers[follower.query.endpoint_id]
+
+
+class Follower:
+    """Reads on as lines come. It keeps its place, not the lines."""
+
+    def __init__(self, logs: Logs, query: LogQuery, after: Cursor | None, backlog: list[LogLine]) -> None:
+        self.query = query
+        self.ended = False
+        """No line will come any more."""
+        self._logs = logs
+        self._backlog = backlog
+        self._place = after
+        """Behind the last line read; None when there was nothing more to read then."""
+        self._woken = asyncio.Event()
+
+    def read(self) -> list[LogLine]:
+        """The next lines, oldest first; an empty list when there are none yet."""
+        self._woken.clear()
+        if self._backlog:
+            lines, self._backlog = self._backlog, []
+            return lines
+        if self._place is None:
+            return []
+        lines = self._logs.after(self.query, self._place)
+        self._place = lines[-1].cursor if len(lines) >= READ_MAX else None
+        return lines
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when there may be something to read, when it has `ended`, or after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def notice(self, line: LogLine) -> None:
+        """A line was kept."""
+        if not self.query.matches(line):
+            return
+        if self._place is None:
+            self._place = Cursor(line.cursor.ms, line.seq - 1)
+        self._woken.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self._woken.set()
+
+
+class _Ring:
+    """One worker's lines, oldest first."""
+
+    __slots__ = ("bytes", "endpoint_id", "lines", "lost")
+
+    def __init__(self, endpoint_id: EndpointId) -> None:
+        self.endpoint_id = endpoint_id
+        self.lines: deque[LogLine] = deque()
+        self.bytes = 0
+        self.lost: LogLine | None = None
+        """The youngest line that is gone."""
+
+    def append(self, line: LogLine) -> None:
+        self.lines.append(line)
+        self.bytes += _size(line)
+
+    def pop(self) -> int:
+        """Drop the oldest line; returns its size."""
+        line = self.lines.popleft()
+        size = _size(line)
+        self.bytes -= size
+        self.lost = line
+        return size
+
+    def after(self, cursor: Cursor) -> list[LogLine]:
+        newest_first = itertools.takewhile(lambda line: line.cursor > cursor, reversed(self.lines))
+        return list(newest_first)[::-1]
+
+    def gap(self, cursor: Cursor) -> LogLine | None:
+        """The word about lines after the cursor that a reader will miss; it stands where the last of them stood."""
+        if self.lost is None or self.lost.cursor <= cursor:
+            return None
+        return replace(self.lost, source=LogSource.SYSTEM, job_id=None, line="[older lines of this worker are gone]")
+
+
+def _size(line: LogLine) -> int:
+    return sys.getsizeof(line.line) + _OVERHEAD_BYTES
+
+
+def _clean(line: str) -> str:
+    """At most `LINE_LENGTH_MAX` characters, all of which can be sent as UTF-8."""
+    if len(line) > LINE_LENGTH_MAX:
+        line = f"{line[:LINE_LENGTH_MAX]} [{len(line) - LINE_LENGTH_MAX} more characters]"
+    return line if line.isascii() else line.encode("utf-8", "replace").decode()
+
+
+def _job_named_in(line: str, otherwise: JobId | None) -> JobId | None:
+    try:
+        said: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        return otherwise
+    job_id = said.get("requestId")
+    return JobId(job_id) if isinstance(job_id, str) and job_id else None
