@@ -38,7 +38,7 @@ def main() -> None:
 
 @contextmanager
 def platform(data_dir: Path) -> Iterator[str]:
-    """A running `runyard serve` and its URL; stopped at the end. If it cannot start, its log is shown."""
+    """A running `runyard serve` and its URL; stopped at the end. Its log is shown if anything goes wrong."""
     log = data_dir / "serve.log"
     command = ["runyard", "serve", "--port", "0", "--data-dir", data_dir]
     with log.open("w") as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as server:
@@ -46,8 +46,11 @@ def platform(data_dir: Path) -> Iterator[str]:
             spoke, _, _ = select.select([server.stdout], [], [], START_S_MAX)
             ready = server.stdout.readline() if spoke else ""
             if not ready.startswith("runyard ready on "):
-                sys.exit(f"runyard serve did not start:\n{log.read_text()}")
+                sys.exit("runyard serve did not start")
             yield ready.split()[-1]
+        except BaseException:
+            sys.stderr.write(log.read_text())
+            raise
         finally:
             server.terminate()
             try:
