@@ -1,0 +1,96 @@
+"""Settings: one frozen value from defaults, `runyard.toml`, `RUNYARD_*` variables and flags, in rising precedence."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from runyard.domain.errors import BadRequest
+
+MIB = 1 << 20
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator can set. In `runyard.toml` under the field's name, in the environment as RUNYARD_<NAME>."""
+
+    host: str = _setting("127.0.0.1", "Address the user port listens on. Everything else stays on loopback.")
+    port: int = _setting(8000, "User port: data plane, control plane, health and metrics. 0 takes a free one.")
+    worker_port: int = _setting(0, "Worker-plane port, always on loopback. 0 takes a free one.")
+    data_dir: Path = _setting(
+        Path("~/.runyard"), "Where keys, endpoints, bundles and environments are kept, mode 0700."
+    )
+    domain: str = _setting("localhost", "Domain under which load-balancing endpoints get their host names.")
+    store: str = _setting("memory", "Where jobs are kept: `memory` (they end with the process).")
+    store_bytes_max: int = _setting(
+        2048 * MIB, "Payload bytes the memory store holds; submits over it are answered 503 until jobs expire."
+    )
+    run_bytes_max: int = _setting(10 * MIB, "Largest `/run` body in bytes; larger ones get 413.")
+    runsync_bytes_max: int = _setting(20 * MIB, "Largest `/runsync` body in bytes; larger ones get 413.")
+    result_bytes_max: int = _setting(
+        256 * MIB,
+        "Largest result or stream chunk body a worker may send, in bytes; it is the bound on memory per worker.",
+    )
+    bundle_bytes_max: int = _setting(200 * MIB, "Largest source bundle in bytes.")
+    stop_grace_s: float = _setting(10.0, "Seconds a worker gets between SIGTERM and SIGKILL.")
+    job_stop_grace_s: float = _setting(
+        5.0, "Seconds a worker gets to stop a cancelled or timed-out job before the worker is replaced."
+    )
+    poll_hold_s: float = _setting(
+        22.0, "Seconds a worker's poll for a job is held open; 20 to 25 suits all SDK versions."
+    )
+    ping_interval_ms: int = _setting(10_000, "How often workers report that they live, in milliseconds.")
+    build_timeout_s: float = _setting(1800.0, "Seconds an environment build may take.")
+    volume_dir: Path | None = _setting(
+        None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
+    )
+
+    @property
+    def root(self) -> Path:
+        """The data directory, resolved."""
+        return self.data_dir.expanduser().absolute()
+
+
+def load(
+    overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ, toml: Path = Path("runyard.toml")
+) -> Settings:
+    """Settings from all sources; `overrides` (flags that were given) win. Raises `BadRequest` naming what is wrong."""
+    values: dict[str, Any] = {}
+    if toml.is_file():
+        try:
+            values |= tomllib.loads(toml.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise BadRequest(f"{toml} is not valid TOML: {error}") from error
+    known = {f.name: f for f in fields(Settings)}
+    if unknown := values.keys() - known.keys():
+        raise BadRequest(f"{toml} has unknown settings: {', '.join(sorted(unknown))}")
+    for name in known:
+        if (value := environ.get(f"RUNYARD_{name.upper()}")) is not None:
+            values[name] = value
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    return Settings(**{name: _coerce(name, value, known[name].default) for name, value in values.items()})
+
+
+def _coerce(name: str, value: Any, default: Any) -> Any:
+    try:
+        match default:
+            case bool():
+                return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+            case int():
+                return int(value)
+            case float():
+                return float(value)
+            case Path() | None:
+                return Path(value)
+            case _:
+                return str(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRequest(f"setting {name} cannot be {value!r}") from error

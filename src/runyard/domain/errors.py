@@ -1,0 +1,124 @@
+"""What can go wrong, said to whoever can act on it.
+
+    RunyardError                    500  internal_error
+    ├── BadRequest                  400  bad_request
+    │   └── Unprocessable           422  unprocessable
+    ├── Unauthorized                401  unauthorized
+    ├── Forbidden                   403  forbidden
+    ├── NotFound                    404  not_found
+    ├── MethodNotAllowed            405  method_not_allowed
+    ├── Conflict                    409  conflict
+    ├── TooLarge                    413  too_large
+    ├── TooBusy                     503  too_busy
+    ├── BuildFailed                 500  build_failed     (a release's environment or image)
+    ├── StartFailed                 500  start_failed     (a worker)
+    └── InvalidTransition           409  invalid_transition  (a job that cannot go where it was sent)
+
+The message names the id and the next step; data rides on attributes.
+"""
+
+from __future__ import annotations
+
+
+class RunyardError(Exception):
+    """Base of every error the platform raises on purpose."""
+
+    code = "internal_error"
+    status = 500
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class BadRequest(RunyardError):
+    """The request cannot mean anything here; the message says what to change."""
+
+    code = "bad_request"
+    status = 400
+
+
+class Unprocessable(BadRequest):
+    """The body breaks the schema; `problems` lists each offending property path."""
+
+    code = "unprocessable"
+    status = 422
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
+
+
+class Unauthorized(RunyardError):
+    """No key, or a key this platform does not know."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(RunyardError):
+    """A known key that may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(RunyardError):
+    """Nothing of that name here (any more)."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(RunyardError):
+    """The path exists, the method does not; `allow` lists those that do."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, message: str, allow: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class Conflict(RunyardError):
+    """The thing exists, in a state that does not allow this."""
+
+    code = "conflict"
+    status = 409
+
+
+class InvalidTransition(Conflict):
+    """A job was asked to move along an edge its state table does not have."""
+
+    code = "invalid_transition"
+
+
+class TooLarge(RunyardError):
+    """A body or bundle over its limit; refused before it is read whole."""
+
+    code = "too_large"
+    status = 413
+
+
+class TooBusy(RunyardError):
+    """A bound of the platform is reached; trying again later can work."""
+
+    code = "too_busy"
+    status = 503
+
+
+class BuildFailed(RunyardError):
+    """The environment or image of a release could not be made; `log_tail` holds the last lines of the builder."""
+
+    code = "build_failed"
+
+    def __init__(self, message: str, log_tail: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
+
+
+class StartFailed(RunyardError):
+    """The runtime could not start a worker."""
+
+    code = "start_failed"

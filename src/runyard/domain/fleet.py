@@ -1,0 +1,229 @@
+"""How many workers an endpoint should have, and why.
+
+Theory of operation. `plan(view, now)` looks at one endpoint: its scaling policy, what its queue asks for, its workers, and
+how its last starts went. It answers with actions, the reason of the wait for a job that waits now, and the time at which
+the answer would change by itself (`wake_at`). It keeps no memory: called again with the same view it says the same, and
+once its actions are applied it says nothing more.
+
+1. Workers of an older release are drained: they finish what they hold and take nothing new.
+2. *Queue delay* starts one worker at once when there is none; after that one for each job that has waited longer than
+   the delay. Workers that are starting count as if they were there.
+3. *Request count* wants ceil((queued + running) / per_worker).
+4. Neither goes below `workers_min` or above `workers_max`; draining workers still count against the maximum.
+5. A worker above what is wanted leaves once it has been idle for the idle timeout.
+6. After failed starts nothing starts until a back-off has passed: 1 s, doubling up to 5 min.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from runyard.domain.job import WorkerId
+from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.worker import WorkerPhase
+
+BACK_OFF_FIRST_S = 1.0
+BACK_OFF_MAX_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What an endpoint's queue asks of its fleet. Low-priority jobs count in `queued` alone."""
+
+    queued: int = 0
+    """All jobs waiting."""
+    pressing: int = 0
+    """Jobs waiting that may cause a worker to start, counted up to the limit asked for."""
+    overdue: int = 0
+    """Of those, the ones queued at or before the time asked for."""
+    oldest_at: float | None = None
+    """When the longest-waiting pressing job was queued."""
+    in_progress: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """A worker that is alive, as the planner sees it."""
+
+    id: WorkerId
+    phase: WorkerPhase
+    current: bool = True
+    """Runs the endpoint's current release."""
+    jobs: int = 0
+    idle_since: float | None = None
+    concurrency: int = 1
+    building: bool = False
+    """Its environment is being made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Starts of the current release that went wrong in a row; one finished job ends the row."""
+
+    count: int = 0
+    last_at: float = 0.0
+    code: str = "crash_loop"
+    message: str = ""
+
+    @property
+    def retry_at(self) -> float:
+        """When the next start is allowed."""
+        if not self.count:
+            return 0.0
+        return self.last_at + min(BACK_OFF_MAX_S, BACK_OFF_FIRST_S * 2.0 ** min(self.count - 1, 30))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """One endpoint, at one time."""
+
+    scaling: ScalingPolicy
+    demand: Demand = Demand()
+    workers: tuple[WorkerView, ...] = ()
+    failures: Failures = Failures()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueReason:
+    """Why a job waits: a code for programs, a sentence with evidence for people (decision 13)."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start one worker of the current release."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Give this worker no more jobs; stop it when it holds none."""
+
+    worker_id: WorkerId
+    reason: str
+
+
+Action = Start | Drain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    actions: tuple[Action, ...] = ()
+    wake_at: float | None = None
+    """When to plan again though nothing has happened; None: never."""
+    waiting: QueueReason | None = None
+    """Why a job that waits now waits; None when none does."""
+
+
+def plan(view: FleetView, now: float) -> Plan:
+    """What to do about one endpoint's fleet now. Pure: same view and time, same plan."""
+    outdated = [w for w in view.workers if not w.current and w.phase is not WorkerPhase.DRAINING]
+    serving = [w for w in view.workers if w.current and w.phase is not WorkerPhase.DRAINING]
+    wanted, why = _wanted(view, serving, now)
+    starts = _starts(view, serving, wanted, why, now)
+    drains = [Drain(w.id, "runs an older release") for w in outdated]
+    drains += _idle_drains(view.scaling, serving, wanted, now)
+    return Plan(
+        actions=(*drains, *starts),
+        wake_at=_wake_at(view, serving, wanted, now),
+        waiting=_reason(view, serving, bool(starts), now),
+    )
+
+
+def overdue_at(scaling: ScalingPolicy, now: float) -> float:
+    """Jobs queued at or before this time have waited too long."""
+    return now - scaling.scaler.delay.total_seconds() if isinstance(scaling.scaler, QueueDelay) else now
+
+
+def demand_limit(scaling: ScalingPolicy) -> int:
+    """Pressing jobs beyond this number cannot change a plan."""
+    per_worker = scaling.scaler.per_worker if isinstance(scaling.scaler, RequestCount) else 1
+    return max(1, scaling.workers_max * per_worker)
+
+
+def _wanted(view: FleetView, serving: list[WorkerView], now: float) -> tuple[int, str]:
+    """How many workers there should be, and the reason for the last of them."""
+    scaling, demand = view.scaling, view.demand
+    match scaling.scaler:
+        case QueueDelay() as scaler:
+            busy = sum(1 for w in serving if w.jobs)
+            if demand.pressing and not serving:
+                wanted, why = 1, f"{demand.queued} queued and no worker"
+            elif demand.overdue:
+                concurrency = max((w.concurrency for w in serving), default=1)
+                wanted = busy + ceil(demand.overdue / concurrency)
+                why = f"{demand.overdue} waited over {scaler.delay.total_seconds():g} s with {busy} busy"
+            else:
+                wanted, why = 0, ""
+        case RequestCount() as scaler:
+            load = demand.pressing + demand.in_progress
+            wanted = ceil(load / scaler.per_worker)
+            why = f"{demand.pressing} queued and {demand.in_progress} running, {scaler.per_worker} per worker"
+    if wanted < scaling.workers_min:
+        return scaling.workers_min, f"workers.min is {scaling.workers_min}"
+    return min(wanted, scaling.workers_max), why
+
+
+def _starts(view: FleetView, serving: list[WorkerView], wanted: int, why: str, now: float) -> list[Start]:
+    if now < view.failures.retry_at:
+        return []
+    missing = min(wanted - len(serving), view.scaling.workers_max - len(view.workers))
+    return [Start(why)] * max(0, missing)
+
+
+def _idle_drains(scaling: ScalingPolicy, serving: list[WorkerView], wanted: int, now: float) -> list[Drain]:
+    """The longest idle leave first, down to what is wanted, each after its idle timeout."""
+    timeout_s = scaling.idle_timeout.total_seconds()
+    idle = sorted((w for w in serving if w.idle_since is not None), key=lambda w: (w.idle_since, w.id))
+    expired = [w for w in idle if w.idle_since is not None and now - w.idle_since >= timeout_s]
+    surplus = max(0, len(serving) - max(wanted, scaling.workers_min))
+    return [Drain(w.id, f"idle for {timeout_s:g} s") for w in expired[:surplus]]
+
+
+def _wake_at(view: FleetView, serving: list[WorkerView], wanted: int, now: float) -> float | None:
+    """The next time at which the plan changes though nothing happens."""
+    times: list[float] = []
+    scaling, demand = view.scaling, view.demand
+    if demand.oldest_at is not None or wanted > len(serving):
+        times.append(view.failures.retry_at)
+    if isinstance(scaling.scaler, QueueDelay) and demand.oldest_at is not None:
+        times.append(demand.oldest_at + scaling.scaler.delay.total_seconds())
+    if len(serving) > scaling.workers_min:
+        timeout_s = scaling.idle_timeout.total_seconds()
+        times += [w.idle_since + timeout_s for w in serving if w.idle_since is not None]
+    return min((at for at in times if at > now), default=None)
+
+
+def _reason(view: FleetView, serving: list[WorkerView], starting_now: bool, now: float) -> QueueReason | None:
+    scaling, demand = view.scaling, view.demand
+    if not demand.queued:
+        return None
+    if now < view.failures.retry_at:
+        wait_s = view.failures.retry_at - now
+        return QueueReason(view.failures.code, f"{view.failures.message}; next start in {wait_s:.0f} s")
+    if any(w.building for w in serving):
+        return QueueReason("building_environment", "the environment of the release is being built")
+    if starting_now or any(w.phase is WorkerPhase.STARTING for w in serving):
+        count = sum(1 for w in serving if w.phase is WorkerPhase.STARTING)
+        return QueueReason("starting_worker", f"{max(count, 1)} worker(s) starting")
+    if scaling.workers_max == 0:
+        return QueueReason("workers_max_zero", "workers.max is 0; raise it to let workers start")
+    if len(view.workers) >= scaling.workers_max:
+        return QueueReason(
+            "workers_max_reached", f"all {len(view.workers)} of workers.max={scaling.workers_max} workers are busy"
+        )
+    if not demand.pressing:
+        return QueueReason("low_priority", "only low-priority jobs wait; they start no worker")
+    return QueueReason("waiting_for_scaler", f"{len(serving)} worker(s) busy; {_threshold(scaling)}")
+
+
+def _threshold(scaling: ScalingPolicy) -> str:
+    match scaling.scaler:
+        case QueueDelay(delay):
+            return f"another starts when a job has waited {delay.total_seconds():g} s"
+        case RequestCount(per_worker):
+            return f"another starts for every {per_worker} requests"

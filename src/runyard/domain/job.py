@@ -1,0 +1,253 @@
+"""The life of a job.
+
+A job is one request to a queue endpoint. It waits, is leased to a worker, and ends once:
+
+              submit
+                v        cancel, purge
+            IN_QUEUE ------------------> CANCELLED
+             |    ^  ^                       ^
+       take  |    |  `--- retry ---.         | cancel
+             v    | worker lost    |         |
+          IN_PROGRESS -------------|---------'
+           |    |    |             |
+           |    |    `- time out -> TIMED_OUT
+           |    `------ error ----> FAILED
+           `----------- output ---> COMPLETED
+
+The first terminal state wins: whatever arrives later changes nothing (decision 12). A `Lease` is the right to report:
+only the worker that holds it can finish the job. A job never returns to a worker that has already lost it (it is
+*fenced* from that worker), so a late report can be told from a fresh one without tokens on the wire. `retry` opens a new
+run, with its own attempts.
+
+Payloads are opaque bytes of JSON, exactly as they came (decision 10). Every time is Unix seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import NewType
+
+from runyard.domain.errors import BadRequest, InvalidTransition
+
+EndpointId = NewType("EndpointId", str)
+JobId = NewType("JobId", str)
+WorkerId = NewType("WorkerId", str)
+
+EXECUTION_TIMEOUT_DEFAULT = timedelta(minutes=10)
+EXECUTION_TIMEOUT_MIN = timedelta(seconds=5)
+TTL_DEFAULT = timedelta(hours=24)
+TTL_MIN = timedelta(seconds=10)
+POLICY_MAX = timedelta(days=7)
+ATTEMPTS_MAX = 3
+
+RETENTION_ASYNC = timedelta(minutes=30)
+RETENTION_SYNC = timedelta(minutes=1)
+RETENTION_SYNC_MAX = timedelta(minutes=5)
+
+
+class JobState(StrEnum):
+    """The states a client can see (contract A.6)."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+
+TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT})
+RETRYABLE = frozenset({JobState.FAILED, JobState.TIMED_OUT})
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.IN_QUEUE: frozenset({JobState.IN_PROGRESS, JobState.CANCELLED, JobState.FAILED}),
+    JobState.IN_PROGRESS: frozenset({*TERMINAL, JobState.IN_QUEUE}),
+    JobState.COMPLETED: frozenset(),
+    JobState.FAILED: frozenset({JobState.IN_QUEUE}),
+    JobState.CANCELLED: frozenset(),
+    JobState.TIMED_OUT: frozenset({JobState.IN_QUEUE}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionPolicy:
+    """Limits of one job (contract A.3): time while running, total life, and whether it may cause a worker to start."""
+
+    execution_timeout: timedelta | None = None
+    ttl: timedelta = TTL_DEFAULT
+    low_priority: bool = False
+
+    def __post_init__(self) -> None:
+        if self.execution_timeout is not None:
+            check_execution_timeout(self.execution_timeout, "policy.executionTimeout")
+        if not TTL_MIN <= self.ttl <= POLICY_MAX:
+            raise BadRequest(f"policy.ttl must be 10000 to 604800000 milliseconds, not {_ms(self.ttl)}")
+
+
+DEFAULT_POLICY = ExecutionPolicy()
+
+
+def check_execution_timeout(value: timedelta, field: str) -> None:
+    """Between 5 seconds and 7 days (contract A.3, C.1)."""
+    if not EXECUTION_TIMEOUT_MIN <= value <= POLICY_MAX:
+        raise BadRequest(f"{field} must be 5000 to 604800000 milliseconds, not {_ms(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one worker to report on a job, from `taken_at` on."""
+
+    worker_id: WorkerId
+    taken_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request and what became of it. Frozen: every change returns a new `Job` or raises `InvalidTransition`."""
+
+    id: JobId
+    endpoint_id: EndpointId
+    input: bytes
+    created_at: float
+    queued_at: float
+    execution_timeout_s: float
+    expires_at: float
+    """When the job and all about it is deleted: submission + ttl, and once ended at most end + retention."""
+    policy: ExecutionPolicy = DEFAULT_POLICY
+    webhook: str | None = None
+    s3_config: bytes | None = None
+    retention_s: float = RETENTION_ASYNC.total_seconds()
+
+    state: JobState = JobState.IN_QUEUE
+    run: int = 1
+    lease: Lease | None = None
+    """Who has, or in a terminal state last had, the job."""
+    fenced_from: frozenset[WorkerId] = frozenset()
+    """Workers that may still send a late report of an earlier attempt, and so never get this job again."""
+    attempts_lost: int = 0
+    """How often it lost its worker and went back to the queue, in this run (F034)."""
+    finished_at: float | None = None
+    output: bytes | None = None
+    """JSON: the result, or while running the latest progress update."""
+    error: str | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.state in TERMINAL
+
+    @property
+    def delay_s(self) -> float | None:
+        """Seconds between the last time it was queued and its pick-up; None while it waits (F031, K47)."""
+        return None if self.lease is None else max(0.0, self.lease.taken_at - self.queued_at)
+
+    @property
+    def execution_s(self) -> float | None:
+        """Seconds between pick-up and end; None until it has ended, or when it never ran (F031)."""
+        if self.lease is None or self.finished_at is None:
+            return None
+        return max(0.0, self.finished_at - self.lease.taken_at)
+
+    @property
+    def due_at(self) -> float:
+        """When the clock next forces a change: the execution timeout while running, else expiry."""
+        if self.state is JobState.IN_PROGRESS and self.lease is not None:
+            return min(self.expires_at, self.lease.taken_at + self.execution_timeout_s)
+        return self.expires_at
+
+    def held_by(self, worker_id: WorkerId) -> bool:
+        """Whether a report of this worker still counts."""
+        return self.state is JobState.IN_PROGRESS and self.lease is not None and self.lease.worker_id == worker_id
+
+    def take(self, worker_id: WorkerId, now: float) -> Job:
+        """The job leased to this worker."""
+        self._must_allow(JobState.IN_PROGRESS)
+        return replace(self, state=JobState.IN_PROGRESS, lease=Lease(worker_id, now))
+
+    def give_back(self) -> Job:
+        """Undo a take whose answer never reached the worker: as if it had not happened."""
+        self._must_allow(JobState.IN_QUEUE)
+        return replace(self, state=JobState.IN_QUEUE, lease=None)
+
+    def lose_worker(self, now: float, reason: str, *, attempts_max: int = ATTEMPTS_MAX) -> Job:
+        """Its worker is gone: back to the queue, or FAILED with `reason` when every attempt is used up."""
+        self._must_allow(JobState.IN_QUEUE)
+        lost = self.attempts_lost + 1
+        if lost >= attempts_max:
+            error = f"{reason} (attempt {lost} of {attempts_max}; no attempt is left)"
+            return replace(self._finish(JobState.FAILED, now), attempts_lost=lost, error=error, output=None)
+        return replace(
+            self,
+            state=JobState.IN_QUEUE,
+            lease=None,
+            fenced_from=self._fence(),
+            attempts_lost=lost,
+            queued_at=now,
+            output=None,
+        )
+
+    def progress(self, value: bytes) -> Job:
+        """The latest progress update, readable as `output` while the job runs (F035)."""
+        return replace(self, output=value)
+
+    def complete(self, output: bytes | None, now: float) -> Job:
+        """Ended well; `output` is None when the worker sent none (an empty dict does that)."""
+        return replace(self._finish(JobState.COMPLETED, now), output=output)
+
+    def fail(self, error: str, output: bytes | None, now: float) -> Job:
+        """Ended with an error of the handler, or of the platform on its behalf."""
+        return replace(self._finish(JobState.FAILED, now), error=error, output=output)
+
+    def time_out(self, now: float) -> Job:
+        """Ran longer than its execution timeout (K4)."""
+        error = f"execution timeout: the job ran longer than {self.execution_timeout_s:g} seconds"
+        return replace(self._finish(JobState.TIMED_OUT, now), error=error, output=None)
+
+    def cancel(self, now: float) -> Job:
+        """Stopped by the user, waiting or running (F009)."""
+        return replace(self._finish(JobState.CANCELLED, now), output=None)
+
+    def retry(self, now: float) -> Job:
+        """Queued again under the same id, in a new run, without its old result (F010)."""
+        if self.state not in RETRYABLE:
+            raise InvalidTransition(f"job {self.id} is {self.state}; only FAILED or TIMED_OUT jobs can be retried")
+        return replace(
+            self,
+            state=JobState.IN_QUEUE,
+            run=self.run + 1,
+            lease=None,
+            fenced_from=self._fence(),
+            attempts_lost=0,
+            queued_at=now,
+            finished_at=None,
+            output=None,
+            error=None,
+            expires_at=now + self.policy.ttl.total_seconds(),
+        )
+
+    def expire_in(self, ttl_s: float, now: float) -> Job:
+        """Delete it `ttl_s` from now, as `?ttl=` on status asks (F006, K14)."""
+        return replace(self, expires_at=now + ttl_s)
+
+    def _fence(self) -> frozenset[WorkerId]:
+        return self.fenced_from if self.lease is None else self.fenced_from | {self.lease.worker_id}
+
+    def _finish(self, state: JobState, now: float) -> Job:
+        self._must_allow(state)
+        return replace(self, state=state, finished_at=now, expires_at=min(self.expires_at, now + self.retention_s))
+
+    def _must_allow(self, state: JobState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise InvalidTransition(f"job {self.id} is {self.state} and cannot become {state}")
+
+
+def retention_of(wait_s: float | None) -> float:
+    """Seconds a result stays readable: 30 min, or for `runsync` its wait within 1 to 5 min (F030, K48)."""
+    if wait_s is None:
+        return RETENTION_ASYNC.total_seconds()
+    return min(max(wait_s, RETENTION_SYNC.total_seconds()), RETENTION_SYNC_MAX.total_seconds())
+
+
+def _ms(value: timedelta) -> int:
+    return round(value.total_seconds() * 1000)

@@ -1,0 +1,1 @@
+"""The hot routes: taken off the HTTP parser as plain protocol callbacks, without a task or ASGI scope (decision 2)."""

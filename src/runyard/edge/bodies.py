@@ -1,0 +1,265 @@
+"""Between the wire's JSON and the domain's values.
+
+A client's body must be strict JSON. A worker's body is taken as it comes: the official SDK drops a result that is answered
+4xx, so what strict JSON rejects (NaN, Infinity, lone surrogates) is mended instead: to null, to U+FFFD.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from runyard.domain.errors import BadRequest
+from runyard.domain.fleet import QueueReason
+from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job
+from runyard.wire.jobs import (
+    JobBody,
+    JobForWorker,
+    JobListBody,
+    ListedJob,
+    PolicyBody,
+    ReasonBody,
+    StreamBody,
+    StreamItem,
+    SubmitBody,
+    WorkerBody,
+)
+
+INPUT_ECHO_BYTES_MAX = 64 * 1024
+"""Larger inputs are not echoed by `/status` while a job waits or runs (K31): a client that polls would fetch them again
+each second."""
+CHUNK_BYTES_MAX = 1 << 20
+"""Largest stream chunk (A.5); longer strings are split, anything else over it is refused (K44)."""
+_MILLISECONDS_MAX = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A checked `/run` or `/runsync` body."""
+
+    input: bytes
+    webhook: str | None
+    policy: ExecutionPolicy
+    s3_config: bytes | None
+
+
+_submit = msgspec.json.Decoder(SubmitBody)
+_worker = msgspec.json.Decoder(WorkerBody)
+_text = msgspec.json.Decoder(str)
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+
+
+def parse_submission(body: bytes) -> Submission:
+    """Check a `/run` or `/runsync` body. Raises `BadRequest` saying which field to change."""
+    try:
+        parsed = _submit.decode(body)
+        check_utf8(body)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"the body has a field of the wrong type: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply") from error
+    if parsed.input is UNSET:
+        raise BadRequest('the body has no "input"; send {"input": ...}')
+    return Submission(
+        input=bytes(parsed.input),
+        webhook=_webhook(parsed.webhook),
+        policy=DEFAULT_POLICY if parsed.policy is None else _policy(parsed.policy),
+        s3_config=None if parsed.s3Config is None else encode(parsed.s3Config),
+    )
+
+
+def check_utf8(body: bytes) -> None:
+    """JSON text is UTF-8; the decoder does not look inside strings that it passes through raw."""
+    if not body.isascii():
+        body.decode()
+
+
+def milliseconds(value: str, name: str) -> float:
+    """Seconds from a query parameter in whole milliseconds. Raises `BadRequest`."""
+    if not value.isascii() or not value.isdigit() or len(value) > 15:
+        raise BadRequest(f"{name} must be a whole number of milliseconds, not {value[:40]!r}")
+    return int(value) / 1000
+
+
+def parse_worker_body(body: bytes) -> WorkerBody:
+    """What a worker sent, mended where strict JSON rejects it. Never raises: an unreadable body becomes an `error`."""
+    try:
+        parsed = _worker.decode(body)
+        check_utf8(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _mend(body)
+    return parsed
+
+
+def error_of(sent: WorkerBody) -> str | None:
+    """The error a worker reports, of whatever JSON type, as a string: the official Go client accepts nothing else (protocol
+    B.3). None for a success, that is when there is no `error`, or none worth the name.
+    """
+    data = b"" if sent.error is UNSET else bytes(sent.error)
+    if data in (b"", b"null", b'""'):
+        return None
+    return _text.decode(data) if data.startswith(b'"') else data.decode()
+
+
+def split_chunk(chunk: bytes) -> list[bytes] | None:
+    """The chunk in pieces of at most 1 MB (JSON strings), or None when it is too large and not a string (K44)."""
+    if len(chunk) <= CHUNK_BYTES_MAX:
+        return [chunk]
+    if not chunk.startswith(b'"'):
+        return None
+    text = _text.decode(chunk)
+    step = CHUNK_BYTES_MAX // 6  # A character takes at most 6 bytes as JSON.
+    return [encode(text[at : at + step]) for at in range(0, len(text), step)]
+
+
+def jobs_for_worker(jobs: Sequence[Job], *, as_list: bool) -> bytes:
+    """The take answer: one object for a plain take, a list for a batch take (protocol A.2)."""
+    shown = [_for_worker(job) for job in jobs]
+    return encode(shown if as_list else shown[0])
+
+
+def job_body(job: Job, reason: QueueReason | None = None, *, echo_input: bool = False) -> bytes:
+    """A job as `/status`, `/runsync` and webhooks show it."""
+    body = _job(job, reason)
+    if echo_input and not job.terminal and len(job.input) <= INPUT_ECHO_BYTES_MAX:
+        body.input = Raw(job.input)
+    return encode(body)
+
+
+def _job(job: Job, reason: QueueReason | None) -> JobBody:
+    return JobBody(
+        id=job.id,
+        status=job.state.value,
+        delayTime=_ms(job.delay_s),
+        executionTime=_ms(job.execution_s),
+        workerId=None if job.lease is None else job.lease.worker_id,
+        output=UNSET if job.output is None else Raw(job.output),
+        error=job.error,
+        queueReason=_reason(reason),
+    )
+
+
+def detail_body(job: Job, reason: QueueReason | None) -> bytes:
+    """A job with its input, whatever its state and size."""
+    return encode(msgspec.structs.replace(_job(job, reason), input=Raw(job.input)))
+
+
+def accepted_body(job: Job) -> bytes:
+    """The `/run` reply: just id and status, IN_QUEUE even when a worker has it already (A.4)."""
+    return b'{"id":"%b","status":"IN_QUEUE"}' % job.id.encode()
+
+
+def state_body(job: Job) -> bytes:
+    """The `/cancel` and `/retry` reply: id and status."""
+    return b'{"id":"%b","status":"%b"}' % (job.id.encode(), job.state.value.encode())
+
+
+def stream_body(job: Job, chunks: Sequence[bytes], reason: QueueReason | None) -> bytes:
+    items = [StreamItem(Raw(chunk)) for chunk in chunks]
+    return encode(
+        StreamBody(id=job.id, status=job.state.value, stream=items, error=job.error, queueReason=_reason(reason))
+    )
+
+
+def list_body(jobs: Sequence[Job], next: str | None) -> bytes:
+    return encode(JobListBody(requests=[_listed(job) for job in jobs], next=next))
+
+
+def stop_body(job_ids: Sequence[str]) -> bytes:
+    """The stop poll's answer (protocol A.2)."""
+    return encode({"jobsToStop": list(job_ids)})
+
+
+def error_body(message: str) -> bytes:
+    return encode({"error": message})
+
+
+def _webhook(value: str | None) -> str | None:
+    if not value:
+        return None
+    if not value.startswith(("http://", "https://")):
+        raise BadRequest("webhook must be an http:// or https:// URL")
+    return value
+
+
+def _policy(body: PolicyBody) -> ExecutionPolicy:
+    return ExecutionPolicy(
+        execution_timeout=_duration(body.executionTimeout, "policy.executionTimeout"),
+        ttl=_duration(body.ttl, "policy.ttl") or DEFAULT_POLICY.ttl,
+        low_priority=bool(body.lowPriority),
+    )
+
+
+def _duration(value: int | None, name: str) -> timedelta | None:
+    if value is None:
+        return None
+    if not 0 < value < _MILLISECONDS_MAX:
+        raise BadRequest(f"{name} must be 5000 to 604800000 milliseconds, not {value}")
+    return timedelta(milliseconds=value)
+
+
+def _mend(body: bytes) -> WorkerBody:
+    try:
+        value: Any = json.loads(body.decode("utf-8", "replace"), parse_constant=lambda _: None)
+        clean = encode(_without_surrogates(value))
+        return msgspec.json.decode(clean, type=WorkerBody)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        message = f"the worker sent a result that cannot be read as JSON ({error}); return plain JSON values"
+        return WorkerBody(error=Raw(encode(message)))
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_without_surrogates(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        case dict():
+            return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}  # pyright: ignore
+        case _:
+            return value
+
+
+def _for_worker(job: Job) -> JobForWorker:
+    return JobForWorker(
+        id=job.id,
+        input=Raw(job.input),
+        webhook=job.webhook,
+        s3Config=None if job.s3_config is None else Raw(job.s3_config),
+    )
+
+
+def _listed(job: Job) -> ListedJob:
+    return ListedJob(
+        id=job.id,
+        status=job.state.value,
+        createdAt=rfc3339(job.created_at),
+        run=job.run,
+        attemptsLost=job.attempts_lost,
+        delayTime=_ms(job.delay_s),
+        executionTime=_ms(job.execution_s),
+        workerId=None if job.lease is None else job.lease.worker_id,
+        error=job.error,
+    )
+
+
+def rfc3339(at: float) -> str:
+    """Unix seconds as an RFC 3339 time in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _reason(reason: QueueReason | None) -> ReasonBody | None:
+    return None if reason is None else ReasonBody(code=reason.code, message=reason.message)
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

@@ -1,0 +1,217 @@
+"""One hot request and its answer."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import TimerHandle
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from runyard.domain.errors import MethodNotAllowed, RunyardError, TooLarge
+from runyard.edge import eager
+from runyard.edge.bodies import error_body
+
+if TYPE_CHECKING:
+    from runyard.edge.protocol import EdgeProtocol
+
+log = logging.getLogger("runyard.edge")
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Route(NamedTuple):
+    """A hot route: its methods, the largest body it takes, and what answers it."""
+
+    handle: Callable[[Exchange], Coroutine[Any, Any, None]]
+    methods: frozenset[bytes]
+    body_bytes_max: int = 64 * 1024
+
+
+class Match(NamedTuple):
+    """A route and the path segments that fill it, percent-decoded."""
+
+    route: Route
+    args: tuple[str, ...]
+
+
+class _NoEvent:
+    def set(self) -> None: ...
+
+
+_NO_EVENT = _NoEvent()
+
+
+class Exchange:
+    """A hot request. Answer it once, with `respond`; until then it may be held open.
+
+    Where uvicorn's protocol looks at its current request-response cycle, it finds this instead; the attributes it reads
+    (`response_complete`, `disconnected`, `keep_alive`, `message_event`) are those of a cycle.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_on_end",
+        "_size",
+        "_then",
+        "_timer",
+        "active",
+        "args",
+        "authorization",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "method",
+        "protocol",
+        "query_string",
+        "received",
+        "refusal",
+        "response_complete",
+        "route",
+        "started",
+    )
+
+    def __init__(
+        self, protocol: EdgeProtocol, match: Match, method: bytes, query_string: bytes, authorization: bytes | None
+    ) -> None:
+        self.protocol = protocol
+        self.route = match.route
+        self.args = match.args
+        self.method = method
+        self.query_string = query_string
+        self.authorization = authorization
+        self.keep_alive = True
+        self.message_event = _NO_EVENT
+        self.active = False
+        """It is this request's turn to be answered; before, it waits behind a pipelined one."""
+        self.received = False
+        """The whole body is here."""
+        self.started = False
+        self.refusal: RunyardError | None = None
+        self.response_complete = False
+        self.disconnected = False
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._on_end: Callable[[], object] | None = None
+        self._timer: TimerHandle | None = None
+        self._then: Callable[[], object] | None = None
+
+    # What the handler reads
+
+    @property
+    def body(self) -> bytes:
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    def query(self) -> dict[str, str]:
+        """Query parameters; of a repeated one the last counts."""
+        if not self.query_string:
+            return {}
+        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=100))
+
+    # What the protocol does
+
+    def open(self, content_length: int | None) -> None:
+        """Refuse what the head alone gives away."""
+        if self.method not in self.route.methods:
+            allow = tuple(sorted(method.decode() for method in self.route.methods))
+            self.refusal = MethodNotAllowed(f"use {' or '.join(allow)} here, not {self.method.decode()}", allow)
+        elif content_length is not None and content_length > self.route.body_bytes_max:
+            self._refuse_size()
+
+    def receive(self, chunk: bytes) -> None:
+        if self.refusal is not None or self.response_complete:
+            return
+        self._size += len(chunk)
+        if self._size > self.route.body_bytes_max:
+            self._refuse_size()
+        else:
+            self._chunks.append(chunk)
+
+    def proceed(self) -> None:
+        """Answer, if it is this request's turn and enough of it is here."""
+        if not self.active or self.started or not (self.received or self.refusal):
+            return
+        self.started = True
+        if self.refusal is not None:
+            self.fail(self.refusal)
+        else:
+            eager.start(self.route.handle(self), self.fail)
+
+    def abandon(self) -> None:
+        """The connection is gone."""
+        self.disconnected = True
+        self._end()
+
+    # What the handler does
+
+    @property
+    def open_for_answer(self) -> bool:
+        """Whether an answer would reach the client, as far as is known."""
+        return not (self.response_complete or self.disconnected or self.protocol.transport.is_closing())
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Call once the request is answered or its connection is gone, whichever comes first."""
+        if self.disconnected:
+            call()
+        else:
+            self._on_end = call
+
+    def hold(self, seconds: float, then: Callable[[], object]) -> None:
+        """Call `then` after `seconds` unless the request is answered or abandoned before; a later hold replaces it."""
+        self._end_hold()
+        self._then = then
+        self._timer = self.protocol.loop.call_later(seconds, then)
+
+    def respond(self, status: int, body: bytes = b"", headers: bytes = b"") -> bool:
+        """Send the answer; False when the client has left. `headers` are whole lines."""
+        if not self.open_for_answer:
+            self.response_complete = True
+            return False
+        self.response_complete = True
+        self._end()
+        self.protocol.write_answer(self, status, body, headers)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error; anything that is not ours is a defect and becomes a 500."""
+        if self.response_complete:
+            log.error("a request failed after its answer", exc_info=error)
+            return
+        if not isinstance(error, RunyardError):
+            log.error("a request failed", exc_info=error)
+            self.respond(500, error_body("internal error; the platform's log has the details"))
+            return
+        headers = b""
+        if isinstance(error, MethodNotAllowed):
+            headers = f"allow: {', '.join(error.allow)}\r\n".encode()
+        elif error.status == 503:
+            headers = b"retry-after: 1\r\n"
+        self.respond(error.status, error_body(error.message), headers)
+
+    def cut_short(self) -> None:
+        """The server stops: what was to happen at the end of a hold happens now."""
+        self.keep_alive = False
+        if self._timer is not None:
+            then, self._then = self._then, None
+            self._end_hold()
+            if then is not None:
+                then()
+
+    def _refuse_size(self) -> None:
+        self._chunks.clear()
+        self.refusal = TooLarge(
+            f"the body is larger than {self.route.body_bytes_max} bytes, the limit of this operation"
+        )
+
+    def _end(self) -> None:
+        self._chunks.clear()
+        self._end_hold()
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end()
+
+    def _end_hold(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._then = None

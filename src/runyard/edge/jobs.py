@@ -1,0 +1,238 @@
+"""The data plane: `/v2/{endpoint_id}/{operation}` of queue endpoints (contract A.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from runyard.domain.endpoint import RESERVED_IDS, Endpoint
+from runyard.domain.errors import BadRequest
+from runyard.domain.fleet import QueueReason
+from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+from runyard.domain.worker import WorkerState
+from runyard.edge import bodies, eager
+from runyard.edge.exchange import Exchange, Match, Route
+from runyard.edge.paths import segments
+from runyard.ports.stores import JobQuery
+from runyard.services.jobs import Jobs, Request
+from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
+
+WAIT_DEFAULT_S = 90.0
+WAIT_MIN_S = 1.0
+WAIT_MAX_S = 300.0
+STREAM_HOLD_S = 8.0
+"""How long `/stream` waits for a chunk: the official client gives up after 10 s."""
+STATUS_SYNC_HOLD_S = 90.0
+TTL_MIN_S = 1.0
+LIST_LIMIT_MAX = 1000
+
+
+class EndpointBook(Protocol):
+    """Finds endpoints by id. `get` raises `NotFound`."""
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint: ...
+
+
+class FleetFacts(Protocol):
+    """What the data plane shows of the fleet."""
+
+    def queue_reason(self, endpoint_id: EndpointId) -> QueueReason | None: ...
+
+    def worker_states(self, endpoint_id: EndpointId) -> Mapping[WorkerState, int]:
+        """How many workers are in each state."""
+        ...
+
+
+class Keys(Protocol):
+    """Knows API keys. `authenticate` raises `Unauthorized`."""
+
+    def authenticate(self, header: bytes | None) -> object: ...
+
+
+Handler = Callable[[Exchange, Endpoint], Coroutine[Any, Any, None]]
+Answer = Callable[[Exchange, JobId, bool], Coroutine[Any, Any, None]]
+"""Answers if it can; its last argument says that there is no more time to wait."""
+
+
+class JobRoutes:
+    """The hot routes of the user port."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        endpoints: EndpointBook,
+        fleet: FleetFacts,
+        keys: Keys,
+        *,
+        run_bytes_max: int,
+        runsync_bytes_max: int,
+    ) -> None:
+        self._jobs = jobs
+        self._endpoints = endpoints
+        self._fleet = fleet
+        self._keys = keys
+        get, post = frozenset({b"GET"}), frozenset({b"POST"})
+        # By operation, then by whether a job id follows it.
+        self._routes: dict[tuple[str, bool], Route] = {
+            ("run", False): Route(self._guarded(self._run), post, run_bytes_max),
+            ("runsync", False): Route(self._guarded(self._runsync), post, runsync_bytes_max),
+            ("status", True): Route(self._guarded(self._status), get | post),
+            ("status-sync", True): Route(self._guarded(self._status_sync), get | post),
+            ("stream", True): Route(self._guarded(self._stream), get | post),
+            ("cancel", True): Route(self._guarded(self._cancel), post),
+            ("retry", True): Route(self._guarded(self._retry), post),
+            ("purge-queue", False): Route(self._guarded(self._purge), post),
+            ("health", False): Route(self._guarded(self._health), get),
+            ("requests", False): Route(self._guarded(self._list), get),
+            ("requests", True): Route(self._guarded(self._request), get),
+        }
+
+    def match(self, path: bytes) -> Match | None:
+        """`/v2/{endpoint}/{operation}` or `/v2/{endpoint}/{operation}/{job}`; None for all else."""
+        parts = segments(path)
+        if not 3 <= len(parts) <= 4 or parts[0] != "v2" or parts[1] in RESERVED_IDS:
+            return None
+        route = self._routes.get((parts[2], len(parts) == 4))
+        return None if route is None else Match(route, (parts[1], *parts[3:]))
+
+    def _guarded(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
+        async def guarded(x: Exchange) -> None:
+            self._keys.authenticate(x.authorization)
+            await handler(x, self._endpoints.get(EndpointId(x.args[0])))
+
+        return guarded
+
+    async def _run(self, x: Exchange, endpoint: Endpoint) -> None:
+        job = await self._jobs.submit(endpoint, _request(x.body, sync_wait_s=None))
+        x.respond(200, bodies.accepted_body(job))
+
+    async def _runsync(self, x: Exchange, endpoint: Endpoint) -> None:
+        wait_s = _wait(x, WAIT_DEFAULT_S)
+        job = await self._jobs.submit(endpoint, _request(x.body, sync_wait_s=wait_s))
+        self._hold(x, job.id, wait_s, self._answer_when_ended)
+
+    async def _status(self, x: Exchange, endpoint: Endpoint) -> None:
+        ttl = x.query().get("ttl")
+        if ttl is not None:
+            ttl_s = max(TTL_MIN_S, bodies.milliseconds(ttl, "ttl"))
+            job = await self._jobs.expire_in(endpoint.id, JobId(x.args[1]), ttl_s)
+        else:
+            job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
+        x.respond(200, bodies.job_body(job, self._reason(job), echo_input=True))
+
+    async def _status_sync(self, x: Exchange, endpoint: Endpoint) -> None:
+        job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
+        self._hold(x, job.id, _wait(x, STATUS_SYNC_HOLD_S), self._answer_when_ended)
+
+    async def _stream(self, x: Exchange, endpoint: Endpoint) -> None:
+        job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
+        self._hold(x, job.id, _wait(x, STREAM_HOLD_S), self._answer_with_chunks)
+
+    async def _cancel(self, x: Exchange, endpoint: Endpoint) -> None:
+        x.respond(200, bodies.state_body(await self._jobs.cancel(endpoint.id, JobId(x.args[1]))))
+
+    async def _retry(self, x: Exchange, endpoint: Endpoint) -> None:
+        job = await self._jobs.retry(endpoint.id, JobId(x.args[1]))
+        x.respond(200, bodies.accepted_body(job))
+
+    async def _purge(self, x: Exchange, endpoint: Endpoint) -> None:
+        removed = await self._jobs.purge(endpoint.id)
+        x.respond(200, b'{"removed":%d,"status":"completed"}' % removed)
+
+    async def _health(self, x: Exchange, endpoint: Endpoint) -> None:
+        counts = await self._jobs.counts(endpoint.id)
+        jobs = HealthJobs(
+            completed=counts.completed,
+            failed=counts.failed + counts.timed_out,
+            inProgress=counts.in_progress,
+            inQueue=counts.in_queue,
+            retried=counts.retried,
+        )
+        x.respond(
+            200, bodies.encode(HealthBody(jobs=jobs, workers=_health_workers(self._fleet.worker_states(endpoint.id))))
+        )
+
+    async def _list(self, x: Exchange, endpoint: Endpoint) -> None:
+        page = await self._jobs.list(endpoint.id, _query(x.query()))
+        x.respond(200, bodies.list_body(page.jobs, page.next))
+
+    async def _request(self, x: Exchange, endpoint: Endpoint) -> None:
+        job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
+        x.respond(200, bodies.detail_body(job, self._reason(job)))
+
+    # Held answers
+
+    def _hold(self, x: Exchange, job_id: JobId, seconds: float, answer: Answer) -> None:
+        """Call `answer` now, whenever the job changes, and a last time after `seconds`."""
+
+        def check(*, last: bool = False) -> None:
+            if not x.response_complete:
+                eager.start(answer(x, job_id, last), x.fail)
+
+        unsubscribe = self._jobs.on_change(job_id, check)
+        x.on_end(unsubscribe)
+        x.hold(seconds, lambda: check(last=True))
+        check()
+
+    async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
+        job = await self._jobs.get(EndpointId(x.args[0]), job_id)
+        if job.terminal or last:
+            x.respond(200, bodies.job_body(job, self._reason(job)))
+
+    async def _answer_with_chunks(self, x: Exchange, job_id: JobId, last: bool) -> None:
+        if not x.open_for_answer:
+            return  # Whoever asks next gets the chunks.
+        job, chunks = await self._jobs.stream(EndpointId(x.args[0]), job_id)
+        if chunks or job.terminal or last:
+            x.respond(200, bodies.stream_body(job, chunks, self._reason(job)))
+
+    def _reason(self, job: Job) -> QueueReason | None:
+        return self._fleet.queue_reason(job.endpoint_id) if job.state is JobState.IN_QUEUE else None
+
+
+def _request(body: bytes, *, sync_wait_s: float | None) -> Request:
+    sent = bodies.parse_submission(body)
+    return Request(
+        input=sent.input,
+        webhook=sent.webhook,
+        policy=sent.policy,
+        s3_config=sent.s3_config,
+        sync_wait_s=sync_wait_s,
+    )
+
+
+def _health_workers(states: Mapping[WorkerState, int]) -> HealthWorkers:
+    idle, running = states.get(WorkerState.IDLE, 0), states.get(WorkerState.RUNNING, 0)
+    return HealthWorkers(
+        idle=idle,
+        initializing=states.get(WorkerState.INITIALIZING, 0),
+        ready=idle + running,
+        running=running,
+        throttled=states.get(WorkerState.THROTTLED, 0),
+        unhealthy=states.get(WorkerState.UNHEALTHY, 0),
+    )
+
+
+def _wait(x: Exchange, default_s: float) -> float:
+    """`wait` in seconds, clamped to 1-300 (K45)."""
+    value = x.query().get("wait")
+    if value is None:
+        return default_s
+    return min(max(bodies.milliseconds(value, "wait"), WAIT_MIN_S), WAIT_MAX_S)
+
+
+def _query(params: dict[str, str]) -> JobQuery:
+    """`states` (comma-separated), `workerId`, `limit` (1-1000) and `after` (a page's `next`)."""
+    try:
+        states = frozenset(JobState(name) for name in params.get("states", "").split(",") if name)
+    except ValueError as error:
+        raise BadRequest(f"states must be of {', '.join(JobState)}: {error}") from error
+    limit, after = params.get("limit", "50"), params.get("after")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LIST_LIMIT_MAX):
+        raise BadRequest(f"limit must be 1 to {LIST_LIMIT_MAX}, not {limit[:40]!r}")
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 16):
+        raise BadRequest("after must be the `next` of an earlier page")
+    worker_id = params.get("workerId")
+    return JobQuery(
+        states=states, worker_id=None if worker_id is None else WorkerId(worker_id), limit=int(limit), after=after
+    )

@@ -1,0 +1,255 @@
+"""uvicorn's HTTP protocol with the hot routes taken off.
+
+On complete headers a request whose path is a hot route becomes an `Exchange` and never sees ASGI; every other request goes
+on to Starlette as usual. Both share one connection, in order, pipelined or not.
+
+This class also guards what uvicorn leaves open: header count and size, missing or repeated Host, slow heads, stalled bodies,
+clients that do not read, connections that say nothing. All but the first two are the `reap` loop's, which looks at every
+connection once a second instead of arming timers for each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from runyard.edge.bodies import error_body
+from runyard.edge.exchange import STATUS_LINES, Exchange, Match
+
+HEADERS_MAX = 100
+HEAD_BYTES_MAX = 64 * 1024
+URL_BYTES_MAX = 8 * 1024
+HEAD_TIMEOUT_S = 15.0
+BODY_STALL_S = 20.0
+WRITE_STALL_S = 60.0
+IDLE_TIMEOUT_S = 75.0
+LINGER_S = 10.0
+"""How long the rest of a refused body is read and thrown away, so that the client gets to read the refusal."""
+REAP_EVERY_S = 1.0
+
+
+class Routes(Protocol):
+    """Finds the hot route of a path."""
+
+    def match(self, path: bytes) -> Match | None: ...
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection. Subclassed per listener with its `routes` (see `with_routes`)."""
+
+    routes: Routes
+    parser: Any  # None once the connection is lost.
+    transport: Any  # None until it is made.
+
+    # Phases of reading, for `reap`
+    IDLE, HEAD, BODY, DONE, LINGER = range(5)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.phase = self.IDLE
+        self.phase_since = self.loop.time()
+        self.head_bytes = 0
+        self.unsent = 0
+        self.unsent_since = self.phase_since
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        cycles: list[Any] = [self.cycle, *(cycle for cycle, _ in self.pipeline)]
+        super().connection_lost(exc)
+        for cycle in cycles:
+            if isinstance(cycle, Exchange):
+                cycle.abandon()
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase == self.BODY:
+            self.phase_since = self.loop.time()
+        super().data_received(data)
+        if self.phase == self.HEAD:
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_BYTES_MAX:
+                self.refuse_connection(431, f"the request head is larger than {HEAD_BYTES_MAX} bytes")
+
+    # Parser callbacks
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.phase = self.HEAD
+        self.phase_since = self.loop.time()
+        self.head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self.phase = self.BODY
+        if self.transport.is_closing():
+            return
+        problem = self._head_problem()
+        if problem is not None:
+            self.refuse_connection(*problem)
+            return
+        path, _, query = self.url.partition(b"?")
+        match = self.routes.match(path)
+        if match is None:
+            super().on_headers_complete()
+        else:
+            self._begin(match, query)
+
+    def on_body(self, body: bytes) -> None:
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange):
+            cycle.receive(body)
+            if cycle.refusal is not None:
+                cycle.proceed()
+        elif cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.transport.is_closing():
+            return
+        self.phase = self.LINGER if self.phase == self.LINGER else self.DONE
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange):
+            cycle.received = True
+            if self.phase == self.LINGER:
+                self.transport.close()
+            else:
+                cycle.proceed()
+        elif cycle is not None:
+            super().on_message_complete()
+
+    # Answers
+
+    def write_answer(self, exchange: Exchange, status: int, body: bytes, headers: bytes) -> None:
+        """Write one whole answer and turn to what comes next on this connection."""
+        keep = exchange.keep_alive and exchange.received
+        head = [STATUS_LINES[status], *(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers), headers]
+        if status != 204:
+            head.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
+        head.append(b"\r\n" if keep else b"connection: close\r\n\r\n")
+        if exchange.method != b"HEAD":
+            head.append(body)
+        self.transport.write(b"".join(head))
+        if keep:
+            self.on_response_complete()
+        elif exchange.received:
+            self.transport.close()
+        else:
+            self.phase, self.phase_since = self.LINGER, self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Start the next pipelined request, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            # Not at once: a long pipeline would recurse once for each request.
+            self.loop.call_soon(self._start_next)
+        elif self.phase == self.DONE:
+            self.phase, self.phase_since = self.IDLE, self.loop.time()
+
+    def _start_next(self) -> None:
+        if self.pipeline and not self.transport.is_closing():
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Exchange):
+            cycle.active = True
+            cycle.proceed()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def refuse_connection(self, status: int, message: str) -> None:
+        """Answer something that is not a request we can take, and close."""
+        if self.transport.is_closing():
+            return
+        body = error_body(message)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINES[status] + head + body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
+
+    def shutdown(self) -> None:
+        """The server stops: held requests are answered as they stand."""
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange) and not cycle.response_complete:
+            cycle.cut_short()
+        else:
+            super().shutdown()
+
+    # Heads
+
+    def _begin(self, match: Match, query: bytes) -> None:
+        found = dict(self.headers)
+        exchange = Exchange(self, match, self.parser.get_method(), query, found.get(b"authorization"))
+        http_1_1 = self.parser.get_http_version() != "1.0"
+        exchange.keep_alive = http_1_1 and self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        length = found.get(b"content-length")
+        exchange.open(int(length) if length is not None else None)
+        previous: Any = self.cycle
+        self.cycle = cast(Any, exchange)
+        if previous is not None and not previous.response_complete:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cast(Any, exchange), cast(Any, None)))
+            return
+        exchange.active = True
+        if exchange.refusal is not None:
+            exchange.proceed()
+        elif self.expect_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _head_problem(self) -> tuple[int, str] | None:
+        if len(self.url) > URL_BYTES_MAX:
+            return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
+        if len(self.headers) > HEADERS_MAX:
+            return 431, f"the request has more than {HEADERS_MAX} headers"
+        if sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
+            return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
+        hosts = sum(1 for name, _ in self.headers if name == b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            return 400, "the request must have exactly one Host header"
+        return None
+
+    # Time
+
+    def reap(self, now: float) -> None:
+        """Close this connection if the client keeps us waiting too long."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        waited = now - self.phase_since
+        if self.phase == self.HEAD and waited > HEAD_TIMEOUT_S:
+            self.refuse_connection(408, f"the request head did not arrive within {HEAD_TIMEOUT_S:g} seconds")
+        elif self.phase == self.BODY and waited > BODY_STALL_S and not self._reading_is_paused():
+            self.refuse_connection(408, f"no byte of the request body arrived for {BODY_STALL_S:g} seconds")
+        elif (self.phase == self.LINGER and waited > LINGER_S) or (self.phase == self.IDLE and waited > IDLE_TIMEOUT_S):
+            self.transport.close()
+        self._reap_unread(now)
+
+    def _reading_is_paused(self) -> bool:
+        return bool(self.flow.read_paused)
+
+    def _reap_unread(self, now: float) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self.unsent:
+            self.unsent_since = now
+        elif now - self.unsent_since > WRITE_STALL_S:
+            self.transport.abort()
+        self.unsent = unsent
+
+
+def with_routes(routes: Routes) -> type[EdgeProtocol]:
+    """The protocol class of a listener with these hot routes."""
+    return type("EdgeProtocol", (EdgeProtocol,), {"routes": routes})
+
+
+async def reap(connections: Iterable[Any]) -> None:
+    """Watch over a listener's connections for ever."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(REAP_EVERY_S)
+        for connection in list(connections):
+            if isinstance(connection, EdgeProtocol):
+                connection.reap(loop.time())

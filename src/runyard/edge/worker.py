@@ -1,0 +1,183 @@
+"""The worker plane: job-take, -done, -stream, -stop and ping (protocol A.2, rows F119-F125).
+
+Its listener serves nothing else. Each route carries the worker's id and is opened by that worker's own secret alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from msgspec import UNSET
+
+from runyard.domain.account import digest_of
+from runyard.domain.errors import BadRequest, TooLarge
+from runyard.domain.job import Job, JobId, WorkerId
+from runyard.edge import bodies
+from runyard.edge.exchange import Exchange, Match, Route
+from runyard.edge.paths import segments
+from runyard.services.dispatch import Dispatch, end_state
+from runyard.services.roster import LiveWorker, Roster
+
+BATCH_MAX = 100
+"""Most jobs one batch take gets."""
+SOON_S = 0.25
+"""Pause before an empty answer to a worker that would otherwise poll again at once."""
+STRANGER_PAUSE_S = 1.0
+"""Pause before a stranger's poll is refused: stock workers repeat a refused poll without any pause (protocol fact 4)."""
+
+Handler = Callable[[Exchange, LiveWorker], Coroutine[Any, Any, None]]
+
+
+class WorkerRoutes:
+    """The hot routes of the worker port."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        roster: Roster,
+        unhealthy: Callable[[LiveWorker, str], None],
+        *,
+        poll_hold_s: float,
+        result_bytes_max: int,
+    ) -> None:
+        self._dispatch = dispatch
+        self._roster = roster
+        self._unhealthy = unhealthy
+        self._poll_hold_s = poll_hold_s
+        get, post = frozenset({b"GET"}), frozenset({b"POST"})
+        self._routes: dict[str, tuple[int, Route]] = {
+            "job-take": (4, Route(self._guarded(partial(self._take, batch=False)), get)),
+            "job-take-batch": (4, Route(self._guarded(partial(self._take, batch=True)), get)),
+            "job-stop": (4, Route(self._guarded(self._stop), get)),
+            "ping": (4, Route(self._guarded(self._ping), get)),
+            "job-done": (5, Route(self._guarded(self._done), post, result_bytes_max)),
+            "job-stream": (5, Route(self._guarded(self._stream), post, result_bytes_max)),
+        }
+
+    def match(self, path: bytes) -> Match | None:
+        """`/v2/{endpoint}/{operation}/{worker}` and, for reports, `/{job}`."""
+        parts = segments(path)
+        if not 4 <= len(parts) <= 5 or parts[0] != "v2":
+            return None
+        length, route = self._routes.get(parts[2], (0, None))
+        return Match(route, (parts[1], *parts[3:])) if route is not None and len(parts) == length else None
+
+    def _guarded(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
+        async def guarded(x: Exchange) -> None:
+            live = self._roster.get(WorkerId(x.args[1]))
+            if live is None or live.worker.endpoint_id != x.args[0] or not _opens(live, x.authorization):
+                refusal = bodies.error_body("this worker is not known here, or its secret is not right")
+                x.hold(STRANGER_PAUSE_S, lambda: x.respond(401, refusal))
+            else:
+                await handler(x, live)
+
+        return guarded
+
+    async def _take(self, x: Exchange, live: LiveWorker, *, batch: bool) -> None:
+        query = x.query()
+        limit = _batch_size(query.get("batch_size")) if batch else 1
+        poll = TakePoll(x, limit, idle=query.get("job_in_progress") == "0", batch=batch)
+
+        def over() -> None:
+            if self._dispatch.leave(live, poll):
+                poll.end()
+
+        x.on_end(lambda: self._dispatch.leave(live, poll))
+        x.hold(self._poll_hold_s, over)
+        await self._dispatch.poll(live, poll)
+
+    async def _done(self, x: Exchange, live: LiveWorker) -> None:
+        job_id = JobId(x.args[2])
+        sent = bodies.parse_worker_body(x.body)
+        output = None if sent.output is UNSET else bytes(sent.output)
+        if sent.status == "IN_PROGRESS":
+            if output is not None:
+                await self._dispatch.progress(live, job_id, output)
+        else:
+            await self._dispatch.report(live, job_id, end_state(output, bodies.error_of(sent)))
+            if sent.stopPod:
+                self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
+        x.respond(200, b"{}")
+
+    async def _stream(self, x: Exchange, live: LiveWorker) -> None:
+        sent = bodies.parse_worker_body(x.body)
+        if sent.output is UNSET:
+            raise BadRequest('a stream chunk is {"output": ...}')
+        chunks = bodies.split_chunk(bytes(sent.output))
+        if chunks is None:
+            message = f"a stream chunk of {len(x.body)} bytes was dropped: over 1 MB only strings are split; yield less"
+            await self._dispatch.stream(live, JobId(x.args[2]), [bodies.error_body(message)])
+            raise TooLarge(message)
+        await self._dispatch.stream(live, JobId(x.args[2]), chunks)
+        x.respond(200, b"{}")
+
+    async def _stop(self, x: Exchange, live: LiveWorker) -> None:
+        poll = StopPoll(x)
+
+        def over() -> None:
+            self._dispatch.stop_poll_left(live, poll)
+            poll.end()
+
+        x.on_end(lambda: self._dispatch.stop_poll_left(live, poll))
+        x.hold(self._poll_hold_s, over)
+        self._dispatch.stop_poll(live, poll)
+
+    async def _ping(self, x: Exchange, live: LiveWorker) -> None:
+        query = x.query()
+        if query.get("status") == "unhealthy":
+            self._unhealthy(live, f"{query.get('check', 'a fitness check')}: {query.get('reason', 'no reason given')}")
+        else:
+            self._dispatch.pinged(live, frozenset(query.get("job_id", "").split(",")))
+        live.sdk_version = query.get("runpod_version") or live.sdk_version
+        x.respond(200, b"{}")
+
+
+class TakePoll:
+    """A worker's open poll for jobs."""
+
+    __slots__ = ("_batch", "_x", "idle", "limit")
+
+    def __init__(self, x: Exchange, limit: int, *, idle: bool, batch: bool) -> None:
+        self._x = x
+        self._batch = batch
+        self.limit = limit
+        self.idle = idle
+
+    def give(self, jobs: Sequence[Job]) -> bool:
+        return self._x.open_for_answer and self._x.respond(200, bodies.jobs_for_worker(jobs, as_list=self._batch))
+
+    def end(self, *, soon: bool = False) -> None:
+        if soon:
+            self._x.hold(SOON_S, self.end)
+        else:
+            self._x.respond(204)
+
+
+class StopPoll:
+    """A worker's open poll of its stop channel."""
+
+    __slots__ = ("_x",)
+
+    def __init__(self, x: Exchange) -> None:
+        self._x = x
+
+    def give(self, job_ids: Sequence[JobId]) -> bool:
+        return self._x.open_for_answer and self._x.respond(200, bodies.stop_body(job_ids))
+
+    def end(self) -> None:
+        self._x.respond(204)
+
+
+def _opens(live: LiveWorker, authorization: bytes | None) -> bool:
+    if authorization is None:
+        return False
+    secret = authorization.removeprefix(b"Bearer ").decode("latin-1")
+    return hmac.compare_digest(digest_of(secret), live.worker.secret_digest)
+
+
+def _batch_size(value: str | None) -> int:
+    """What the worker asks for, within 1 and 100; a worker that asks for nonsense gets one job."""
+    return min(max(int(value[:6]), 1), BATCH_MAX) if value and value.isascii() and value.isdigit() else 1

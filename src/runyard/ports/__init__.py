@@ -1,0 +1,1 @@
+"""What the services need from the world, as Protocols. One port, one contract suite in `tests/contract/`."""

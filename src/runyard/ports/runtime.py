@@ -1,0 +1,75 @@
+"""Where workers run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from runyard.domain.endpoint import RunSpec
+from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.worker import Exit
+
+Say = Callable[[str], None]
+"""Takes one line of progress, for people."""
+
+
+class LogSource(StrEnum):
+    """Whose words a log line is: the worker's own, or the platform's about it (contract E.4)."""
+
+    CONTAINER = "container"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All a runtime needs to start one worker."""
+
+    worker_id: WorkerId
+    endpoint_id: EndpointId
+    run: RunSpec
+    """As `prepare` returned it."""
+    env: Mapping[str, str]
+    """What the worker protocol and the user want set; it wins over what the runtime would set itself."""
+
+
+class RuntimeObserver(Protocol):
+    """What a runtime tells the platform, on the event loop's thread. Must be quick and must not raise."""
+
+    def worker_exited(self, worker_id: WorkerId, exit: Exit) -> None:
+        """Nothing of the worker runs any more. Said once per worker that was started."""
+        ...
+
+    def worker_said(self, worker_id: WorkerId, line: str) -> None:
+        """One line of the worker's output, without its line end."""
+        ...
+
+
+class WorkerRuntime(Protocol):
+    """Starts and stops workers. All calls may be repeated."""
+
+    async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
+        """Make what a start needs and workers share: sources unpacked, environment built.
+
+        Returns `run` with its `lock` filled in. Calls for the same content share one piece of work; a call whose work is
+        already done returns at once. Raises `BuildFailed`, with the builder's last lines.
+        """
+        ...
+
+    async def start(self, launch: Launch) -> None:
+        """Start the worker; nothing happens when one of that id runs. Raises `StartFailed`."""
+        ...
+
+    async def stop(self, worker_id: WorkerId, grace: timedelta) -> None:
+        """Ask the worker to end, wait up to `grace`, then kill all that is left of it. Returns when nothing is."""
+        ...
+
+    async def list(self) -> list[WorkerId]:
+        """What runs here, also what an earlier platform process has left behind."""
+        ...
+
+    async def close(self) -> None:
+        """Kill all workers and builds of this runtime."""
+        ...

@@ -1,0 +1,146 @@
+"""Where jobs, endpoints and keys are kept. Every method is atomic; what a call has returned is durable as promised."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from runyard.domain.account import ApiKey
+from runyard.domain.endpoint import Endpoint, Release, ReleaseId
+from runyard.domain.fleet import Demand
+from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCounts:
+    """Totals since the endpoint exists (finished, retried) and now (queued, running), as /health shows (F012)."""
+
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    timed_out: int = 0
+    retried: int = 0
+    in_queue: int = 0
+    in_progress: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """Which jobs to list, newest first. `after` is the `next` of the page before."""
+
+    states: frozenset[JobState] = frozenset()
+    worker_id: WorkerId | None = None
+    limit: int = 50
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    jobs: tuple[Job, ...]
+    next: str | None
+
+
+class JobStore(Protocol):
+    """Jobs of queue endpoints and their stream output. FIFO per endpoint, except that returned jobs go first."""
+
+    async def add(self, job: Job) -> None:
+        """Keep a new job, waiting or already leased. Raises `Conflict` if the id exists, `TooBusy` when full."""
+        ...
+
+    async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None: ...
+
+    async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
+        """Lease up to `limit` waiting jobs to a worker, oldest first, passing over jobs fenced from it."""
+        ...
+
+    async def save(self, job: Job, was: Job) -> bool:
+        """Replace `was` by `job`; False, changing nothing, when the stored job is no longer `was`.
+
+        A job that goes from running to waiting goes to the *head* of the queue; from an end state, to its tail. A job
+        that waits again has no stream output any more.
+        """
+        ...
+
+    async def remove(self, job: Job) -> bool:
+        """Forget the job and its output; False when the stored job is no longer `job`."""
+        ...
+
+    async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> int:
+        """Cancel up to `limit` waiting jobs; returns how many."""
+        ...
+
+    async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
+        """Forget all of an endpoint's jobs, output and counts."""
+        ...
+
+    async def append_output(self, job: Job, chunks: Sequence[bytes]) -> bool:
+        """Add stream chunks (JSON); False when the job is no longer leased as `job` is. Raises `TooBusy` when full."""
+        ...
+
+    async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
+        """The next chunks nobody has drained yet, at least one if there are any, else up to `bytes_max` in all."""
+        ...
+
+    async def due(self, now: float, limit: int) -> list[Job]:
+        """Jobs whose `due_at` has come, the longest due first."""
+        ...
+
+    async def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
+        """Cost grows with `limit`, not with the queue."""
+        ...
+
+    async def counts(self, endpoint_id: EndpointId) -> JobCounts: ...
+
+    async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage: ...
+
+
+class ControlStore(Protocol):
+    """Endpoints with their releases, and keys."""
+
+    async def endpoints(self) -> list[Endpoint]: ...
+
+    async def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Keep a new endpoint and its first release. Raises `Conflict` when the name is taken."""
+        ...
+
+    async def save_endpoint(self, endpoint: Endpoint, *, generation: int) -> bool:
+        """Replace the endpoint (and add its release if new); False when the stored generation is another."""
+        ...
+
+    async def remove_endpoint(self, endpoint_id: EndpointId) -> None: ...
+
+    async def releases(self, endpoint_id: EndpointId) -> list[Release]:
+        """All releases, newest first."""
+        ...
+
+    async def set_lock(self, release_id: ReleaseId, lock: str) -> None:
+        """Remember what the release's requirements resolved to; the first answer stays."""
+        ...
+
+    async def keys(self) -> list[ApiKey]: ...
+
+    async def add_key(self, key: ApiKey) -> None: ...
+
+    async def revoke_key(self, key_id: str, now: float) -> bool:
+        """False when there is no such live key."""
+        ...
+
+    async def endpoint_number(self, endpoint_id: EndpointId) -> int:
+        """A small number that is this endpoint's alone for ever, from 0 on; process workers derive their uid from it."""
+        ...
+
+
+class Blobs(Protocol):
+    """Immutable bytes by SHA-256 (hex)."""
+
+    async def put(self, digest: str, chunks: AsyncIterator[bytes], bytes_max: int) -> None:
+        """Keep the bytes. Raises `BadRequest` when they are not what `digest` says, `TooLarge` over the limit."""
+        ...
+
+    async def exists(self, digest: str) -> bool: ...
+
+    async def path(self, digest: str) -> Path:
+        """A local file with the bytes. Raises `NotFound`."""
+        ...

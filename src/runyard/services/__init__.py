@@ -1,0 +1,1 @@
+"""Use cases: load, ask the domain, apply. Services name ports, never adapters."""

@@ -1,0 +1,284 @@
+"""Jobs to workers, and their reports back.
+
+A worker polls for jobs and its poll is held open (*parked*) while there are none. A job that arrives meanwhile is stored
+*with its lease* in one step and handed to the worker that parked last: the warmest one, so that the others can go idle.
+
+What makes this safe with stock workers (protocol sections 0 and F):
+
+1. A job is handed over only on an open connection; if the client left before the answer was written, the take is undone.
+2. A report counts only while its worker holds the lease. Whatever else arrives is answered 2xx and changes nothing, since a
+   stock worker drops a result at any 4xx and repeats it at any 5xx.
+3. A worker that says it works on nothing, though a job was handed to it, is *suspected*: its poll is answered soon, and when
+   it still says so a moment later, the result was lost on its side (it could not be serialised, or the handler ended the
+   process). The job goes back to the queue and the worker is replaced.
+4. A worker that drains gets no job, and its polls are answered at once: a job handed over after SIGTERM would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from runyard.domain.job import EndpointId, Job, JobId
+from runyard.ports.stores import JobStore
+from runyard.ports.system import Clock, Signals
+from runyard.services import topics
+from runyard.services.roster import LiveWorker, Roster, StopPoll
+
+SUSPICION_S = 2.0
+"""How long a worker must keep saying that it works on nothing before a job it holds counts as lost."""
+_CAS_ATTEMPTS_MAX = 10
+
+
+class TakePoll(Protocol):
+    """An open poll of a worker for jobs."""
+
+    limit: int
+    """Most jobs it wants."""
+    idle: bool
+    """The worker says it works on nothing."""
+
+    def give(self, jobs: Sequence[Job]) -> bool:
+        """Answer with the jobs; False when the client has left."""
+        ...
+
+    def end(self, *, soon: bool = False) -> None:
+        """Answer that there is no job; `soon`: after a moment, so that a worker that polls again at once does not spin."""
+        ...
+
+
+class _Lot:
+    """Parked polls of one endpoint, oldest first."""
+
+    __slots__ = ("arrivals", "polls")
+
+    def __init__(self) -> None:
+        self.polls: dict[TakePoll, LiveWorker] = {}
+        self.arrivals = 0
+        """Counts jobs that found no parked poll; a poll that was about to park compares it."""
+
+
+class Dispatch:
+    """Hands jobs to workers and takes their reports."""
+
+    def __init__(self, store: JobStore, roster: Roster, signals: Signals, clock: Clock) -> None:
+        self._store = store
+        self._roster = roster
+        self._signals = signals
+        self._clock = clock
+        self._lots: dict[EndpointId, _Lot] = {}
+        self.replace_worker: Callable[[LiveWorker, str], None] = lambda live, reason: None
+        """Set by the fleet: drain this worker, then stop it."""
+
+    # Jobs in
+
+    async def submit(self, job: Job) -> Job:
+        """Keep a new job, leased at once when a worker waits for one. Returns it as stored."""
+        lot = self._lot(job.endpoint_id)
+        if not lot.polls:
+            await self._store.add(job)
+            await self._queued(lot, job.endpoint_id)
+            return job
+        poll, live = lot.polls.popitem()
+        leased = job.take(live.id, self._clock.now())
+        try:
+            await self._store.add(leased)
+        except BaseException:
+            lot.polls[poll] = live
+            raise
+        if self._hand_over(live, poll, (leased,)):
+            self._signals.fire(topics.demand(job.endpoint_id))
+            return leased
+        await self._store.save(job, was=leased)
+        await self._queued(lot, job.endpoint_id)
+        return job
+
+    async def requeued(self, endpoint_id: EndpointId) -> None:
+        """Jobs were put back into the queue: offer them to parked workers."""
+        await self._queued(self._lot(endpoint_id), endpoint_id)
+
+    async def _queued(self, lot: _Lot, endpoint_id: EndpointId) -> None:
+        lot.arrivals += 1
+        for poll, live in reversed(list(lot.polls.items())):
+            await self._try(lot, live, poll, parked=True)
+        self._signals.fire(topics.demand(endpoint_id))
+
+    # Jobs out
+
+    async def poll(self, live: LiveWorker, poll: TakePoll) -> None:
+        """Answer a worker's poll now if there is a job, else park it. The edge ends a parked poll with `leave`."""
+        self.heard(live)
+        live.concurrency = max(live.concurrency, poll.limit)
+        suspect = await self._reconcile(live, poll)
+        if not live.worker.takes_jobs or suspect:
+            poll.end(soon=True)
+            return
+        lot = self._lot(live.worker.endpoint_id)
+        while True:
+            arrivals = lot.arrivals
+            if await self._try(lot, live, poll):
+                return
+            if lot.arrivals == arrivals:
+                lot.polls[poll] = live
+                return
+
+    def leave(self, live: LiveWorker, poll: TakePoll) -> bool:
+        """Unpark a poll whose time is over or whose client has left; False when it was not parked (any more)."""
+        return self._lot(live.worker.endpoint_id).polls.pop(poll, None) is not None
+
+    async def _try(self, lot: _Lot, live: LiveWorker, poll: TakePoll, *, parked: bool = False) -> bool:
+        """Answer the poll with waiting jobs; False when there are none for it."""
+        now = self._clock.now()
+        jobs = await self._store.take(live.worker.endpoint_id, live.id, poll.limit, now)
+        if not jobs:
+            return False
+        gone = parked and lot.polls.pop(poll, None) is None
+        if gone or not self._hand_over(live, poll, jobs):
+            for job in reversed(jobs):
+                await self._store.save(job.give_back(), was=job)
+            lot.arrivals += 1
+        self._signals.fire(topics.demand(live.worker.endpoint_id))
+        return True
+
+    def _hand_over(self, live: LiveWorker, poll: TakePoll, jobs: Sequence[Job]) -> bool:
+        if not live.worker.takes_jobs:
+            poll.end()
+            return False
+        if not poll.give(jobs):
+            return False
+        now = self._clock.now()
+        for job in jobs:
+            live.took(job.id, now)
+        return True
+
+    # What workers say
+
+    def heard(self, live: LiveWorker) -> None:
+        """A poll or ping: the worker is up."""
+        if live.heard(self._clock.now()):
+            self._signals.fire(topics.demand(live.worker.endpoint_id))
+
+    def pinged(self, live: LiveWorker, job_ids: frozenset[str]) -> None:
+        """A ping with the jobs it claims. Pings do not prove life, and may lag; one that no longer names a job it was
+        told to stop shows that the stop worked.
+        """
+        self.heard(live)
+        now = self._clock.now()
+        for job_id in [j for j in live.stopping if j not in job_ids]:
+            if now - live.stopping[job_id] > SUSPICION_S:
+                live.dropped(job_id, now)
+
+    async def report(self, live: LiveWorker, job_id: JobId, end: Callable[[Job, float], Job]) -> None:
+        """A result: `end` turns the held job into its end state. Anything but the first result of the holder is dropped."""
+        await self._apply(live, job_id, end)
+        live.dropped(job_id, self._clock.now())
+        live.finished += 1
+        self._signals.fire(job_id)
+        self._signals.fire(topics.demand(live.worker.endpoint_id))
+
+    async def progress(self, live: LiveWorker, job_id: JobId, value: bytes) -> None:
+        """A progress update; it may come after the result, and then changes nothing."""
+        await self._apply(live, job_id, lambda job, now: job.progress(value))
+
+    async def stream(self, live: LiveWorker, job_id: JobId, chunks: Sequence[bytes]) -> None:
+        """Stream chunks of a job the worker holds; others are dropped."""
+        job = await self._store.get(live.worker.endpoint_id, job_id)
+        if job is not None and job.held_by(live.id) and await self._store.append_output(job, chunks):
+            self._signals.fire(job_id)
+
+    async def _apply(self, live: LiveWorker, job_id: JobId, change: Callable[[Job, float], Job]) -> bool:
+        for _ in range(_CAS_ATTEMPTS_MAX):
+            job = await self._store.get(live.worker.endpoint_id, job_id)
+            if job is None or not job.held_by(live.id):
+                return False
+            if await self._store.save(change(job, self._clock.now()), was=job):
+                return True
+        return False
+
+    async def _reconcile(self, live: LiveWorker, poll: TakePoll) -> bool:
+        """Compare what the worker says it works on with what it was handed. True while a job is in doubt."""
+        if not poll.idle:
+            live.suspected.clear()
+        if not poll.idle or not live.held:
+            return False
+        now = self._clock.now()
+        for job_id in list(live.held):
+            first = live.suspected.setdefault(job_id, now)
+            if job_id in live.stopping:
+                live.dropped(job_id, now)
+            elif now - first >= SUSPICION_S:
+                await self.lost(live, job_id, "the worker finished the job without sending a result")
+                self.replace_worker(live, f"lost the result of job {job_id}")
+        return bool(live.held)
+
+    # Jobs back
+
+    async def lost(self, live: LiveWorker, job_id: JobId, reason: str) -> None:
+        """The worker no longer has the job: back to the head of the queue, or FAILED after the last attempt."""
+        await self._apply(live, job_id, lambda job, now: job.lose_worker(now, reason))
+        live.dropped(job_id, self._clock.now())
+        self._signals.fire(job_id)
+        await self.requeued(live.worker.endpoint_id)
+
+    async def worker_gone(self, live: LiveWorker, reason: str) -> None:
+        """Nothing of the worker runs any more."""
+        self.release_polls(live)
+        for job_id in list(live.held):
+            await self.lost(live, job_id, reason)
+
+    def release_polls(self, live: LiveWorker) -> None:
+        """Answer the worker's open polls with "nothing": before SIGTERM, so that no job follows it."""
+        lot = self._lot(live.worker.endpoint_id)
+        for poll in [p for p, owner in lot.polls.items() if owner is live]:
+            del lot.polls[poll]
+            poll.end()
+        if live.stop_poll is not None:
+            live.stop_poll.end()
+            live.stop_poll = None
+
+    # Stopping single jobs
+
+    def stop_job(self, job: Job) -> None:
+        """Tell the worker that holds the job to stop it, now or at its next stop poll (F029)."""
+        live = None if job.lease is None else self._roster.get(job.lease.worker_id)
+        if live is None or job.id not in live.held:
+            return
+        live.stopping[job.id] = self._clock.now()
+        live.untold.add(job.id)
+        poll, live.stop_poll = live.stop_poll, None
+        if poll is not None:
+            self._tell(live, poll)
+        self._signals.fire(topics.demand(live.worker.endpoint_id))
+
+    def stop_poll(self, live: LiveWorker, poll: StopPoll) -> None:
+        """Answer a stop poll at once when there is something to stop, else keep it open."""
+        if live.stop_poll is not None:
+            live.stop_poll.end()
+            live.stop_poll = None
+        if not live.worker.takes_jobs and not live.held:
+            poll.end()
+        elif not live.untold or not self._tell(live, poll):
+            live.stop_poll = poll
+
+    def _tell(self, live: LiveWorker, poll: StopPoll) -> bool:
+        if not poll.give(list(live.untold)):
+            return False
+        live.untold.clear()
+        return True
+
+    def stop_poll_left(self, live: LiveWorker, poll: StopPoll) -> None:
+        if live.stop_poll is poll:
+            live.stop_poll = None
+
+    def _lot(self, endpoint_id: EndpointId) -> _Lot:
+        lot = self._lots.get(endpoint_id)
+        if lot is None:
+            lot = self._lots[endpoint_id] = _Lot()
+        return lot
+
+
+def end_state(output: bytes | None, error: str | None) -> Callable[[Job, float], Job]:
+    """How a worker's result ends a job: an error fails it, anything else completes it."""
+    if error is not None:
+        return lambda job, now: job.fail(error, output, now)
+    return lambda job, now: job.complete(output, now)

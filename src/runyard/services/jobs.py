@@ -1,0 +1,152 @@
+"""The data plane's use cases: submit, read, cancel, retry, purge (contract A.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runyard.domain.endpoint import Endpoint
+from runyard.domain.errors import Conflict, NotFound
+from runyard.domain.job import (
+    DEFAULT_POLICY,
+    POLICY_MAX,
+    EndpointId,
+    ExecutionPolicy,
+    Job,
+    JobId,
+    JobState,
+    retention_of,
+)
+from runyard.ports.stores import JobCounts, JobPage, JobQuery, JobStore
+from runyard.ports.system import Clock, Ids, Signals
+from runyard.services import topics
+from runyard.services.dispatch import Dispatch
+
+PURGE_BATCH = 500
+STREAM_REPLY_BYTES_MAX = 8 << 20
+"""Chunks in one `/stream` reply of a running job; the reply that ends a stream carries all that is left."""
+_CAS_ATTEMPTS_MAX = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client submits; `sync_wait_s` is how long a `runsync` waits, None for `run`."""
+
+    input: bytes
+    webhook: str | None = None
+    policy: ExecutionPolicy = DEFAULT_POLICY
+    s3_config: bytes | None = None
+    sync_wait_s: float | None = None
+
+
+class Jobs:
+    """Jobs as their clients see them."""
+
+    def __init__(self, store: JobStore, dispatch: Dispatch, signals: Signals, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._dispatch = dispatch
+        self._signals = signals
+        self._clock = clock
+        self._ids = ids
+
+    async def submit(self, endpoint: Endpoint, request: Request) -> Job:
+        """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is."""
+        now = self._clock.now()
+        timeout = request.policy.execution_timeout or endpoint.execution_timeout
+        job = Job(
+            id=self._ids.job(sync=request.sync_wait_s is not None),
+            endpoint_id=endpoint.id,
+            input=request.input,
+            webhook=request.webhook,
+            s3_config=request.s3_config,
+            policy=request.policy,
+            created_at=now,
+            queued_at=now,
+            execution_timeout_s=timeout.total_seconds(),
+            expires_at=now + request.policy.ttl.total_seconds(),
+            retention_s=retention_of(request.sync_wait_s),
+        )
+        return await self._dispatch.submit(job)
+
+    async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
+        """Raises `NotFound` for a job that never was, or has expired."""
+        job = await self._store.get(endpoint_id, job_id)
+        if job is None or job.expires_at <= self._clock.now():
+            raise NotFound(f"job {job_id} not found on endpoint {endpoint_id}: it never existed or has expired")
+        return job
+
+    async def expire_in(self, endpoint_id: EndpointId, job_id: JobId, ttl_s: float) -> Job:
+        """Set when the job is deleted, counted from now (F006)."""
+        ttl_s = min(ttl_s, POLICY_MAX.total_seconds())
+        return await self._change(endpoint_id, job_id, lambda job, now: job.expire_in(ttl_s, now))
+
+    async def cancel(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
+        """Cancel a waiting or running job, stopping it on its worker. One that has ended stays as it ended."""
+        before = await self.get(endpoint_id, job_id)
+        if before.terminal:
+            return before
+        after = await self._change(endpoint_id, job_id, lambda job, now: job if job.terminal else job.cancel(now))
+        self._dispatch.stop_job(after)
+        self._ended(after)
+        return after
+
+    async def retry(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
+        """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010)."""
+        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now))
+        await self._dispatch.requeued(endpoint_id)
+        return job
+
+    async def purge(self, endpoint_id: EndpointId) -> int:
+        """Cancel all jobs that waited when this was called; running ones go on (F011). Returns how many."""
+        left = (await self._store.counts(endpoint_id)).in_queue
+        removed = 0
+        while left > 0:
+            count = await self._store.purge(endpoint_id, self._clock.now(), min(left, PURGE_BATCH))
+            if not count:
+                break
+            removed += count
+            left -= count
+            await self._clock.sleep(0)  # Let others run: a million jobs take seconds.
+        self._signals.fire(topics.demand(endpoint_id))
+        return removed
+
+    async def stream(self, endpoint_id: EndpointId, job_id: JobId) -> tuple[Job, list[bytes]]:
+        """The job and the chunks not drained before; with a job that has ended come all that are left."""
+        job = await self.get(endpoint_id, job_id)
+        return job, await self._store.drain_output(job, None if job.terminal else STREAM_REPLY_BYTES_MAX)
+
+    async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
+        return await self._store.list(endpoint_id, query)
+
+    async def counts(self, endpoint_id: EndpointId) -> JobCounts:
+        return await self._store.counts(endpoint_id)
+
+    async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
+        """Forget all jobs of a deleted endpoint; who waits for one learns it at once."""
+        page = JobPage(jobs=(), next=None)
+        waiting: list[Job] = []
+        active = frozenset({JobState.IN_QUEUE, JobState.IN_PROGRESS})
+        while True:
+            page = await self._store.list(endpoint_id, JobQuery(states=active, limit=1000, after=page.next))
+            waiting += page.jobs
+            if page.next is None:
+                break
+        await self._store.remove_endpoint(endpoint_id)
+        for job in waiting:
+            self._signals.fire(job.id)
+
+    def on_change(self, job_id: JobId, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when the job ends or gets stream chunks, until the returned function is called."""
+        return self._signals.subscribe(job_id, wake)
+
+    async def _change(self, endpoint_id: EndpointId, job_id: JobId, change: Callable[[Job, float], Job]) -> Job:
+        for _ in range(_CAS_ATTEMPTS_MAX):
+            was = await self.get(endpoint_id, job_id)
+            job = change(was, self._clock.now())
+            if job is was or await self._store.save(job, was=was):
+                return job
+        raise Conflict(f"job {job_id} keeps changing; try again")
+
+    def _ended(self, job: Job) -> None:
+        self._signals.fire(job.id)
+        self._signals.fire(topics.demand(job.endpoint_id))

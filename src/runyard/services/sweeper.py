@@ -1,0 +1,50 @@
+"""What happens to jobs by the clock alone: execution timeouts and expiry."""
+
+from __future__ import annotations
+
+from runyard.domain.job import Job, JobState
+from runyard.ports.stores import JobStore
+from runyard.ports.system import Clock, Signals
+from runyard.services import topics
+from runyard.services.dispatch import Dispatch
+
+TICK_S = 0.5
+BATCH = 500
+
+
+class Sweeper:
+    """Times out jobs that run too long and deletes those whose time is over (A.7)."""
+
+    def __init__(self, store: JobStore, dispatch: Dispatch, signals: Signals, clock: Clock) -> None:
+        self._store = store
+        self._dispatch = dispatch
+        self._signals = signals
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            full = await self.sweep()
+            await self._clock.sleep(0 if full else TICK_S)
+
+    async def sweep(self) -> bool:
+        """One pass; True when more may be due."""
+        now = self._clock.now()
+        jobs = await self._store.due(now, BATCH)
+        for job in jobs:
+            await self._settle(job, now)
+        return len(jobs) == BATCH
+
+    async def _settle(self, job: Job, now: float) -> None:
+        if job.expires_at <= now:
+            if await self._store.remove(job):
+                self._done(job)
+        elif job.state is JobState.IN_PROGRESS and await self._store.save(job.time_out(now), was=job):
+            self._done(job)
+
+    def _done(self, job: Job) -> None:
+        if job.state is JobState.IN_PROGRESS:
+            self._dispatch.stop_job(job)
+        self._signals.fire(job.id)
+        if not job.terminal:
+            self._signals.fire(topics.demand(job.endpoint_id))
