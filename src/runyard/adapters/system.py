@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
-import uuid
 
 from runyard.domain.account import KEY_PREFIX, KeyId
 from runyard.domain.endpoint import ReleaseId
@@ -38,10 +38,19 @@ class LoopClock:
 
 
 class RandomIds:
-    """Names from the operating system's randomness."""
+    """Names from the operating system's randomness, which is asked for in large pieces: it is a system call each time."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
 
     def job(self, *, sync: bool) -> JobId:
-        return JobId(f"sync-{uuid.uuid4()}-u1" if sync else f"{uuid.uuid4()}-u1")
+        if self._at == len(self._pool):
+            self._pool, self._at = os.urandom(4096), 0
+        raw = self._pool[self._at : self._at + 16].hex()
+        self._at += 16
+        name = f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}-u1"  # The form of a random UUID.
+        return JobId(f"sync-{name}" if sync else name)
 
     def endpoint(self) -> EndpointId:
         return EndpointId(_word(14))

@@ -24,10 +24,10 @@ Payloads are opaque bytes of JSON, exactly as they came (decision 10). Every tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 from runyard.domain.errors import BadRequest, InvalidTransition
 
@@ -163,22 +163,21 @@ class Job:
     def take(self, worker_id: WorkerId, now: float) -> Job:
         """The job leased to this worker."""
         self._must_allow(JobState.IN_PROGRESS)
-        return replace(self, state=JobState.IN_PROGRESS, lease=Lease(worker_id, now))
+        return self._but(state=JobState.IN_PROGRESS, lease=Lease(worker_id, now))
 
     def give_back(self) -> Job:
         """Undo a take whose answer never reached the worker: as if it had not happened."""
         self._must_allow(JobState.IN_QUEUE)
-        return replace(self, state=JobState.IN_QUEUE, lease=None)
+        return self._but(state=JobState.IN_QUEUE, lease=None)
 
     def lose_worker(self, now: float, reason: str, *, attempts_max: int = ATTEMPTS_MAX) -> Job:
         """Its worker is gone: back to the queue, or FAILED with `reason` when every attempt is used up."""
-        self._must_allow(JobState.IN_QUEUE)
         lost = self.attempts_lost + 1
         if lost >= attempts_max:
             error = f"{reason} (attempt {lost} of {attempts_max}; no attempt is left)"
-            return replace(self._finish(JobState.FAILED, now), attempts_lost=lost, error=error, output=None)
-        return replace(
-            self,
+            return self._end(JobState.FAILED, now, attempts_lost=lost, error=error, output=None)
+        self._must_allow(JobState.IN_QUEUE)
+        return self._but(
             state=JobState.IN_QUEUE,
             lease=None,
             fenced_from=self._fence(),
@@ -189,31 +188,30 @@ class Job:
 
     def progress(self, value: bytes) -> Job:
         """The latest progress update, readable as `output` while the job runs (F035)."""
-        return replace(self, output=value)
+        return self._but(output=value)
 
     def complete(self, output: bytes | None, now: float) -> Job:
         """Ended well; `output` is None when the worker sent none (an empty dict does that)."""
-        return replace(self._finish(JobState.COMPLETED, now), output=output)
+        return self._end(JobState.COMPLETED, now, output=output)
 
     def fail(self, error: str, output: bytes | None, now: float) -> Job:
         """Ended with an error of the handler, or of the platform on its behalf."""
-        return replace(self._finish(JobState.FAILED, now), error=error, output=output)
+        return self._end(JobState.FAILED, now, error=error, output=output)
 
     def time_out(self, now: float) -> Job:
         """Ran longer than its execution timeout (K4)."""
         error = f"execution timeout: the job ran longer than {self.execution_timeout_s:g} seconds"
-        return replace(self._finish(JobState.TIMED_OUT, now), error=error, output=None)
+        return self._end(JobState.TIMED_OUT, now, error=error, output=None)
 
     def cancel(self, now: float) -> Job:
         """Stopped by the user, waiting or running (F009)."""
-        return replace(self._finish(JobState.CANCELLED, now), output=None)
+        return self._end(JobState.CANCELLED, now, output=None)
 
     def retry(self, now: float) -> Job:
         """Queued again under the same id, in a new run, without its old result (F010)."""
         if self.state not in RETRYABLE:
             raise InvalidTransition(f"job {self.id} is {self.state}; only FAILED or TIMED_OUT jobs can be retried")
-        return replace(
-            self,
+        return self._but(
             state=JobState.IN_QUEUE,
             run=self.run + 1,
             lease=None,
@@ -228,18 +226,30 @@ class Job:
 
     def expire_in(self, ttl_s: float, now: float) -> Job:
         """Delete it `ttl_s` from now, as `?ttl=` on status asks (F006, K14)."""
-        return replace(self, expires_at=now + ttl_s)
+        return self._but(expires_at=now + ttl_s)
+
+    def _end(self, state: JobState, now: float, **changes: Any) -> Job:
+        self._must_allow(state)
+        expires_at = min(self.expires_at, now + self.retention_s)
+        return self._but(state=state, finished_at=now, expires_at=expires_at, **changes)
 
     def _fence(self) -> frozenset[WorkerId]:
         return self.fenced_from if self.lease is None else self.fenced_from | {self.lease.worker_id}
 
-    def _finish(self, state: JobState, now: float) -> Job:
-        self._must_allow(state)
-        return replace(self, state=state, finished_at=now, expires_at=min(self.expires_at, now + self.retention_s))
-
     def _must_allow(self, state: JobState) -> None:
         if state not in TRANSITIONS[self.state]:
             raise InvalidTransition(f"job {self.id} is {self.state} and cannot become {state}")
+
+    def _but(self, **changes: Any) -> Job:
+        """What `dataclasses.replace` makes, at a third of its time: every job is changed twice on its way."""
+        job = object.__new__(Job)
+        for name in _FIELDS:
+            _set(job, name, changes[name] if name in changes else getattr(self, name))
+        return job
+
+
+_FIELDS = tuple(field.name for field in fields(Job))
+_set = object.__setattr__
 
 
 def retention_of(wait_s: float | None) -> float:

@@ -24,7 +24,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 class Route(NamedTuple):
     """A hot route: its methods, the largest body it takes, and what answers it."""
 
-    handle: Callable[[Exchange], Coroutine[Any, Any, None]]
+    handle: Callable[[Exchange], None]
     methods: frozenset[bytes]
     body_bytes_max: int = 64 * 1024
 
@@ -135,8 +135,15 @@ class Exchange:
         self.started = True
         if self.refusal is not None:
             self.fail(self.refusal)
-        else:
-            eager.start(self.route.handle(self), self.fail)
+            return
+        try:
+            self.route.handle(self)
+        except Exception as error:  # noqa: BLE001 - `fail` decides what each error means.
+            self.fail(error)
+
+    def run(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that answers, at once as far as it goes."""
+        eager.start(answering, self.fail)
 
     def abandon(self) -> None:
         """The connection is gone."""

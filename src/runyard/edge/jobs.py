@@ -10,9 +10,9 @@ from runyard.domain.errors import BadRequest
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies, eager
-from runyard.edge.exchange import Exchange, Match, Route
-from runyard.edge.paths import segments
+from runyard.edge import bodies
+from runyard.edge.exchange import Exchange, Route
+from runyard.edge.paths import Paths
 from runyard.ports.stores import JobQuery
 from runyard.services.jobs import Jobs, Request
 from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
@@ -72,44 +72,41 @@ class JobRoutes:
         self._fleet = fleet
         self._keys = keys
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
-        # By operation, then by whether a job id follows it.
-        self._routes: dict[tuple[str, bool], Route] = {
-            ("run", False): Route(self._guarded(self._run), post, run_bytes_max),
-            ("runsync", False): Route(self._guarded(self._runsync), post, runsync_bytes_max),
-            ("status", True): Route(self._guarded(self._status), get | post),
-            ("status-sync", True): Route(self._guarded(self._status_sync), get | post),
-            ("stream", True): Route(self._guarded(self._stream), get | post),
-            ("cancel", True): Route(self._guarded(self._cancel), post),
-            ("retry", True): Route(self._guarded(self._retry), post),
-            ("purge-queue", False): Route(self._guarded(self._purge), post),
-            ("health", False): Route(self._guarded(self._health), get),
-            ("requests", False): Route(self._guarded(self._list), get),
-            ("requests", True): Route(self._guarded(self._request), get),
+        plain = {
+            "run": Route(self._guarded(self._run), post, run_bytes_max),
+            "runsync": Route(self._guarded(self._runsync), post, runsync_bytes_max),
+            "purge-queue": Route(self._guarded(self._purge), post),
+            "health": Route(self._guarded(self._health), get),
+            "requests": Route(self._guarded(self._list), get),
         }
+        with_job = {
+            "status": Route(self._guarded(self._status), get | post),
+            "status-sync": Route(self._guarded(self._status_sync), get | post),
+            "stream": Route(self._guarded(self._stream), get | post),
+            "cancel": Route(self._guarded(self._cancel), post),
+            "retry": Route(self._guarded(self._retry), post),
+            "requests": Route(self._guarded(self._request), get),
+        }
+        self.match = Paths(plain, with_job, names=1, reserved=RESERVED_IDS).match
 
-    def match(self, path: bytes) -> Match | None:
-        """`/v2/{endpoint}/{operation}` or `/v2/{endpoint}/{operation}/{job}`; None for all else."""
-        parts = segments(path)
-        if not 3 <= len(parts) <= 4 or parts[0] != "v2" or parts[1] in RESERVED_IDS:
-            return None
-        route = self._routes.get((parts[2], len(parts) == 4))
-        return None if route is None else Match(route, (parts[1], *parts[3:]))
-
-    def _guarded(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
-        async def guarded(x: Exchange) -> None:
+    def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
+        def guarded(x: Exchange) -> None:
             self._keys.authenticate(x.authorization)
-            await handler(x, self._endpoints.get(EndpointId(x.args[0])))
+            x.run(handler(x, self._endpoints.get(EndpointId(x.args[0]))))
 
         return guarded
 
     async def _run(self, x: Exchange, endpoint: Endpoint) -> None:
-        job = await self._jobs.submit(endpoint, _request(x.body, sync_wait_s=None))
+        job = await self._jobs.submit(endpoint, _request(x.body, sync_wait_s=None), self._jobs.new_id(sync=False))
         x.respond(200, bodies.accepted_body(job))
 
     async def _runsync(self, x: Exchange, endpoint: Endpoint) -> None:
         wait_s = _wait(x, WAIT_DEFAULT_S)
-        job = await self._jobs.submit(endpoint, _request(x.body, sync_wait_s=wait_s))
-        self._hold(x, job.id, wait_s, self._answer_when_ended)
+        request = _request(x.body, sync_wait_s=wait_s)
+        job_id = self._jobs.new_id(sync=True)
+        # Held before it is submitted: it cannot end unnoticed in between.
+        self._hold(x, job_id, wait_s, self._answer_when_ended)
+        await self._jobs.submit(endpoint, request, job_id)
 
     async def _status(self, x: Exchange, endpoint: Endpoint) -> None:
         ttl = x.query().get("ttl")
@@ -122,11 +119,11 @@ class JobRoutes:
 
     async def _status_sync(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        self._hold(x, job.id, _wait(x, STATUS_SYNC_HOLD_S), self._answer_when_ended)
+        self._hold(x, job.id, _wait(x, STATUS_SYNC_HOLD_S), self._answer_when_ended)()
 
     async def _stream(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        self._hold(x, job.id, _wait(x, STREAM_HOLD_S), self._answer_with_chunks)
+        self._hold(x, job.id, _wait(x, STREAM_HOLD_S), self._answer_with_chunks)()
 
     async def _cancel(self, x: Exchange, endpoint: Endpoint) -> None:
         x.respond(200, bodies.state_body(await self._jobs.cancel(endpoint.id, JobId(x.args[1]))))
@@ -162,17 +159,16 @@ class JobRoutes:
 
     # Held answers
 
-    def _hold(self, x: Exchange, job_id: JobId, seconds: float, answer: Answer) -> None:
-        """Call `answer` now, whenever the job changes, and a last time after `seconds`."""
+    def _hold(self, x: Exchange, job_id: JobId, seconds: float, answer: Answer) -> Callable[[], None]:
+        """Call `answer` whenever the job changes, and a last time after `seconds`. Returns what calls it now."""
 
-        def check(*, last: bool = False) -> None:
+        def check() -> None:
             if not x.response_complete:
-                eager.start(answer(x, job_id, last), x.fail)
+                x.run(answer(x, job_id, False))
 
-        unsubscribe = self._jobs.on_change(job_id, check)
-        x.on_end(unsubscribe)
-        x.hold(seconds, lambda: check(last=True))
-        check()
+        x.on_end(self._jobs.on_change(job_id, check))
+        x.hold(seconds, lambda: x.run(answer(x, job_id, True)))
+        return check
 
     async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
         job = await self._jobs.get(EndpointId(x.args[0]), job_id)
@@ -215,8 +211,7 @@ def _health_workers(states: Mapping[WorkerState, int]) -> HealthWorkers:
 
 def _wait(x: Exchange, default_s: float) -> float:
     """`wait` in seconds, clamped to 1-300 (K45)."""
-    value = x.query().get("wait")
-    if value is None:
+    if not x.query_string or (value := x.query().get("wait")) is None:
         return default_s
     return min(max(bodies.milliseconds(value, "wait"), WAIT_MIN_S), WAIT_MAX_S)
 

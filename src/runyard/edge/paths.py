@@ -1,11 +1,66 @@
-"""Paths of hot routes."""
+"""Finding the hot route of a path."""
 
 from __future__ import annotations
 
 from urllib.parse import unquote
 
+from runyard.edge.exchange import Match, Route
 
-def segments(path: bytes) -> list[str]:
-    """The path's segments, percent-decoded one by one: `%2F` stays inside its segment."""
-    parts = path.decode("latin-1").split("/")[1:]
-    return [unquote(part) for part in parts] if b"%" in path else parts
+KNOWN_MAX = 4096
+
+
+class Paths:
+    """`/v2/{endpoint}/{operation}[/{worker}][/{job}]` to a route and the names in it.
+
+    All but the job id recurs, so what is found for that part is remembered, up to `KNOWN_MAX` paths.
+    """
+
+    def __init__(
+        self, plain: dict[str, Route], with_job: dict[str, Route], names: int, reserved: frozenset[str]
+    ) -> None:
+        """`names` is how many names stand before the job id: the endpoint, and on the worker plane the worker."""
+        self._plain = plain
+        self._with_job = with_job
+        self._names = names
+        self._reserved = reserved
+        self._known: dict[bytes, Match] = {}
+        self._known_with_job: dict[bytes, Match] = {}
+
+    def match(self, path: bytes) -> Match | None:
+        """The route and its names, percent-decoded; None for all other paths."""
+        found = self._known.get(path)
+        if found is not None:
+            return found
+        head, _, job = path.rpartition(b"/")
+        found = self._known_with_job.get(head)
+        if found is None:
+            return self._look_up(path, head, job)
+        return Match(found.route, (*found.args, _decode(job)))
+
+    def _look_up(self, path: bytes, head: bytes, job: bytes) -> Match | None:
+        if (found := self._parse(path, self._plain)) is not None:
+            _remember(self._known, path, found)
+            return found
+        if (found := self._parse(head, self._with_job)) is None:
+            return None
+        _remember(self._known_with_job, head, found)
+        return Match(found.route, (*found.args, _decode(job)))
+
+    def _parse(self, path: bytes, routes: dict[str, Route]) -> Match | None:
+        parts = [_decode(part) for part in path.split(b"/")]
+        if len(parts) != 3 + self._names or parts[0] or parts[1] != "v2" or parts[2] in self._reserved:
+            return None
+        route = routes.get(parts[3])
+        return None if route is None else Match(route, (parts[2], *parts[4:]))
+
+
+def _decode(part: bytes) -> str:
+    """One segment, percent-decoded: `%2F` stays inside it."""
+    text = part.decode("latin-1")
+    return unquote(text) if "%" in text else text
+
+
+def _remember(known: dict[bytes, Match], path: bytes, found: Match) -> None:
+    if len(known) >= KNOWN_MAX:
+        known.clear()
+    known[path] = found

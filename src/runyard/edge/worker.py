@@ -16,8 +16,8 @@ from runyard.domain.account import digest_of
 from runyard.domain.errors import BadRequest, TooLarge
 from runyard.domain.job import Job, JobId, WorkerId
 from runyard.edge import bodies
-from runyard.edge.exchange import Exchange, Match, Route
-from runyard.edge.paths import segments
+from runyard.edge.exchange import Exchange, Route
+from runyard.edge.paths import Paths
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.roster import LiveWorker, Roster
 
@@ -48,38 +48,35 @@ class WorkerRoutes:
         self._unhealthy = unhealthy
         self._poll_hold_s = poll_hold_s
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
-        self._routes: dict[str, tuple[int, Route]] = {
-            "job-take": (4, Route(self._guarded(partial(self._take, batch=False)), get)),
-            "job-take-batch": (4, Route(self._guarded(partial(self._take, batch=True)), get)),
-            "job-stop": (4, Route(self._guarded(self._stop), get)),
-            "ping": (4, Route(self._guarded(self._ping), get)),
-            "job-done": (5, Route(self._guarded(self._done), post, result_bytes_max)),
-            "job-stream": (5, Route(self._guarded(self._stream), post, result_bytes_max)),
+        plain = {
+            "job-take": Route(self._guarded(partial(self._take, batch=False)), get),
+            "job-take-batch": Route(self._guarded(partial(self._take, batch=True)), get),
+            "job-stop": Route(self._guarded(self._stop), get),
+            "ping": Route(self._guarded(self._ping), get),
         }
+        with_job = {
+            "job-done": Route(self._guarded(self._done), post, result_bytes_max),
+            "job-stream": Route(self._guarded(self._stream), post, result_bytes_max),
+        }
+        self.match = Paths(plain, with_job, names=2, reserved=frozenset()).match
 
-    def match(self, path: bytes) -> Match | None:
-        """`/v2/{endpoint}/{operation}/{worker}` and, for reports, `/{job}`."""
-        parts = segments(path)
-        if not 4 <= len(parts) <= 5 or parts[0] != "v2":
-            return None
-        length, route = self._routes.get(parts[2], (0, None))
-        return Match(route, (parts[1], *parts[3:])) if route is not None and len(parts) == length else None
-
-    def _guarded(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
-        async def guarded(x: Exchange) -> None:
+    def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
+        def guarded(x: Exchange) -> None:
             live = self._roster.get(WorkerId(x.args[1]))
             if live is None or live.worker.endpoint_id != x.args[0] or not _opens(live, x.authorization):
                 refusal = bodies.error_body("this worker is not known here, or its secret is not right")
                 x.hold(STRANGER_PAUSE_S, lambda: x.respond(401, refusal))
             else:
-                await handler(x, live)
+                x.run(handler(x, live))
 
         return guarded
 
     async def _take(self, x: Exchange, live: LiveWorker, *, batch: bool) -> None:
-        query = x.query()
-        limit = _batch_size(query.get("batch_size")) if batch else 1
-        poll = TakePoll(x, limit, idle=query.get("job_in_progress") == "0", batch=batch)
+        idle = b"job_in_progress=0" in x.query_string
+        poll = TakePoll(x, _batch_size(x) if batch else 1, idle=idle, batch=batch)
+        await self._dispatch.poll(live, poll)
+        if x.response_complete or poll.ending:
+            return
 
         def over() -> None:
             if self._dispatch.leave(live, poll):
@@ -87,7 +84,6 @@ class WorkerRoutes:
 
         x.on_end(lambda: self._dispatch.leave(live, poll))
         x.hold(self._poll_hold_s, over)
-        await self._dispatch.poll(live, poll)
 
     async def _done(self, x: Exchange, live: LiveWorker) -> None:
         job_id = JobId(x.args[2])
@@ -138,19 +134,22 @@ class WorkerRoutes:
 class TakePoll:
     """A worker's open poll for jobs."""
 
-    __slots__ = ("_batch", "_x", "idle", "limit")
+    __slots__ = ("_batch", "_x", "ending", "idle", "limit")
 
     def __init__(self, x: Exchange, limit: int, *, idle: bool, batch: bool) -> None:
         self._x = x
         self._batch = batch
         self.limit = limit
         self.idle = idle
+        self.ending = False
+        """It will be answered with nothing in a moment."""
 
     def give(self, jobs: Sequence[Job]) -> bool:
         return self._x.open_for_answer and self._x.respond(200, bodies.jobs_for_worker(jobs, as_list=self._batch))
 
     def end(self, *, soon: bool = False) -> None:
         if soon:
+            self.ending = True
             self._x.hold(SOON_S, self.end)
         else:
             self._x.respond(204)
@@ -178,6 +177,7 @@ def _opens(live: LiveWorker, authorization: bytes | None) -> bool:
     return hmac.compare_digest(digest_of(secret), live.worker.secret_digest)
 
 
-def _batch_size(value: str | None) -> int:
+def _batch_size(x: Exchange) -> int:
     """What the worker asks for, within 1 and 100; a worker that asks for nonsense gets one job."""
-    return min(max(int(value[:6]), 1), BATCH_MAX) if value and value.isascii() and value.isdigit() else 1
+    value = x.query().get("batch_size", "")
+    return min(max(int(value[:6]), 1), BATCH_MAX) if value.isascii() and value.isdigit() else 1

@@ -49,12 +49,16 @@ class Jobs:
         self._clock = clock
         self._ids = ids
 
-    async def submit(self, endpoint: Endpoint, request: Request) -> Job:
+    def new_id(self, *, sync: bool) -> JobId:
+        """An id for a job that is about to be submitted."""
+        return self._ids.job(sync=sync)
+
+    async def submit(self, endpoint: Endpoint, request: Request, job_id: JobId) -> Job:
         """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is."""
         now = self._clock.now()
         timeout = request.policy.execution_timeout or endpoint.execution_timeout
         job = Job(
-            id=self._ids.job(sync=request.sync_wait_s is not None),
+            id=job_id,
             endpoint_id=endpoint.id,
             input=request.input,
             webhook=request.webhook,
