@@ -90,6 +90,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self.seen: tuple[int, int] = (self.IDLE, 0)
         self.seen_at = self.loop.time()
         self.head_bytes = 0
+        self.feeding = False
+        self.answers: list[bytes] = []
+        """Answers to what is being read now; they leave in one write, which for a pipeline is one for many."""
         self.unsent = 0
         self.unsent_since = self.seen_at
 
@@ -102,7 +105,12 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.progress += 1
-        super().data_received(data)
+        self.feeding = True
+        try:
+            super().data_received(data)
+        finally:
+            self.feeding = False
+            self._flush()
         if self.phase == self.HEAD:
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES_MAX:
@@ -176,15 +184,22 @@ class EdgeProtocol(HttpToolsProtocol):
         if status == 200 and keep and not headers:
             if self.ok_head_from is not self.server_state.default_headers:
                 self._make_ok_head()
-            self.transport.write(b"%b%d\r\n\r\n%b" % (self.ok_head, len(body), body))
+            self.answers.append(b"%b%d\r\n\r\n%b" % (self.ok_head, len(body), body))
         else:
-            self.transport.write(self._answer(exchange, status, body, headers, keep))
+            self.answers.append(self._answer(exchange, status, body, headers, keep))
+        if not (self.feeding and keep):
+            self._flush()
         if keep:
             self.on_response_complete()
         elif exchange.received:
             self.transport.close()
         else:
             self.phase = self.LINGER
+
+    def _flush(self) -> None:
+        if self.answers:
+            answers, self.answers = self.answers, []
+            self.transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
 
     def _answer(self, exchange: Exchange, status: int, body: bytes, headers: bytes, keep: bool) -> bytes:
         head = [STATUS_LINES[status], self._default_headers(), headers]
@@ -235,6 +250,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         body = error_body(message)
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self._flush()
         self.transport.write(STATUS_LINES[status] + head + body)
         self.transport.close()
 
@@ -266,6 +282,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if exchange.refusal is not None:
             exchange.proceed()
         elif head.expects_continue:
+            self._flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _problem(self, head: Head) -> tuple[int, str] | None:
