@@ -1,0 +1,196 @@
+"""Workers as processes of this machine.
+
+    <root>/bundles/<sha256>/       unpacked sources, shared
+    <root>/environments/<key>/     Python environments, shared (environments.py)
+    <root>/workers/<worker id>/    the room of one worker, its `work` a copy of the sources (rooms.py)
+    <root>/builds/                 rooms of builds
+
+As root each endpoint's workers run as a user of their own, in namespaces of their own (isolation.py). Else they are plain
+children of the platform, and whoever may deploy code must be trusted with all that the platform can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from runyard.adapters import pip_settings
+from runyard.adapters.environments import Environments
+from runyard.adapters.locks import KeyedLocks
+from runyard.adapters.runtimes import leftovers, rooms, surroundings
+from runyard.adapters.runtimes.bundles import Bundles
+from runyard.adapters.runtimes.child import Child
+from runyard.adapters.runtimes.isolation import VOLUME
+from runyard.adapters.runtimes.rooms import Room
+from runyard.adapters.runtimes.spawner import UID_BASE, Spawner
+from runyard.domain.endpoint import RunSpec
+from runyard.domain.errors import StartFailed
+from runyard.domain.job import EndpointId, WorkerId
+from runyard.ports.runtime import Launch, RuntimeObserver, Say
+from runyard.ports.stores import Blobs
+
+log = logging.getLogger(__name__)
+
+_WORKER_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
+
+
+class ProcessRuntime:
+    """The first call of any method ends what an earlier platform left under `root`, and finds out about isolation.
+
+    `number_of` gives each endpoint a number that is its own for ever. `volume_dir` is seen as /runpod-volume by isolated
+    workers. `isolated` is None for "where possible"; True refuses to work without, False does not try.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        blobs: Blobs,
+        observer: RuntimeObserver,
+        *,
+        number_of: Callable[[EndpointId], Awaitable[int]],
+        volume_dir: Path | None = None,
+        build_timeout_s: float = 1800.0,
+        isolated: bool | None = None,
+    ) -> None:
+        self._root = root.resolve()
+        self._observer = observer
+        self._number_of = number_of
+        self._volume_dir = volume_dir.resolve() if volume_dir else None
+        self._isolate = isolated
+        self._spawner = Spawner(self._root, volume=self._volume_dir)
+        self._bundles = Bundles(self._root / "bundles", blobs)
+        settings = pip_settings.for_uv(pip_settings.read())
+        self._environments = Environments(
+            self._root / "environments", self._spawner, settings, timeout_s=build_timeout_s
+        )
+        self._workers: dict[WorkerId, tuple[Child, asyncio.Task[None]]] = {}
+        self._followers: set[asyncio.Task[None]] = set()
+        self._locks = KeyedLocks()
+        self._lock_file: IO[str] | None = None
+
+    async def open(self) -> None:
+        """Happens once. Raises `StartFailed` when another platform uses the folder, or isolation is asked for in vain."""
+        async with self._locks.held("open"):
+            if self._lock_file is None:
+                self._lock_file = _claim(self._root)
+                await asyncio.to_thread(_end_leftovers, self._root)
+                await self._set_up_isolation()
+
+    async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
+        await self.open()
+        sources = await self._bundles.unpack(run.bundle, run.handler)
+        uid = await self._uid(endpoint_id)
+        lock = run.lock if run.lock is not None else await self._environments.resolve(sources, uid, say)
+        await self._environments.build(sources, lock, uid, say)
+        return replace(run, lock=lock)
+
+    async def start(self, launch: Launch) -> None:
+        await self.open()
+        async with self._locks.held(launch.worker_id):
+            if launch.worker_id not in self._workers:
+                child = await self._spawn(launch)
+                follower = asyncio.create_task(self._follow(launch.worker_id, child), name=f"worker {launch.worker_id}")
+                self._workers[launch.worker_id] = child, follower
+                self._followers.add(follower)
+                follower.add_done_callback(self._followers.discard)
+
+    async def stop(self, worker_id: WorkerId, grace: timedelta) -> None:
+        async with self._locks.held(worker_id):  # It may just be starting.
+            running = self._workers.get(worker_id)
+        if running is not None:
+            child, follower = running
+            await child.stop(grace.total_seconds())
+            await asyncio.shield(follower)
+
+    async def list(self) -> list[WorkerId]:
+        await self.open()
+        return list(self._workers)
+
+    async def close(self) -> None:
+        await self._spawner.close()
+        await asyncio.gather(*self._followers)
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+    async def _set_up_isolation(self) -> None:
+        reason = "it is turned off" if self._isolate is False else await self._spawner.probe()
+        if reason is None:
+            if self._volume_dir is not None:
+                _make_volume(self._volume_dir)
+        elif self._isolate:
+            raise StartFailed(f"workers cannot be isolated: {reason}")
+        else:
+            log.warning("workers are not isolated from each other and from this platform: %s", reason)
+
+    async def _uid(self, endpoint_id: EndpointId) -> int | None:
+        return UID_BASE + await self._number_of(endpoint_id) if self._spawner.isolated else None
+
+    async def _spawn(self, launch: Launch) -> Child:
+        if not _WORKER_ID.match(launch.worker_id):
+            raise StartFailed(f"worker id {launch.worker_id!r} cannot name a folder")
+        sources = self._bundles.find(launch.run.bundle, launch.run.handler)
+        environment = self._environments.find(sources, launch.run.lock or "")
+        if environment is None or not sources.path.exists():
+            raise StartFailed(f"worker {launch.worker_id} has no environment or sources; prepare its release first")
+        room = Room(self._root / "workers" / launch.worker_id, await self._uid(launch.endpoint_id))
+        try:
+            await asyncio.to_thread(rooms.furnish, room, sources.path)
+            return await self._spawner.spawn(
+                room,
+                [str(environment / "bin/python"), "-u", launch.run.handler],
+                env=surroundings.of_worker(room, environment, launch.env),
+                say=lambda line: self._observer.worker_said(launch.worker_id, line),
+                reads=(environment,),
+            )
+        except BaseException as error:
+            await asyncio.to_thread(rooms.remove, room)
+            if isinstance(error, OSError):
+                raise StartFailed(f"cannot make the folder of worker {launch.worker_id}: {error}") from error
+            raise
+
+    async def _follow(self, worker_id: WorkerId, child: Child) -> None:
+        exit = await child.wait()
+        del self._workers[worker_id]
+        self._observer.worker_exited(worker_id, exit)
+        await asyncio.to_thread(rooms.remove, Room(self._root / "workers" / worker_id, None))
+
+
+def _claim(root: Path) -> IO[str]:
+    """Two platforms in one folder would end each other's workers as leftovers."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = (root / "runtime.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StartFailed(f"another platform runs its workers in {root}; stop it or choose another folder") from error
+    return file
+
+
+def _end_leftovers(root: Path) -> None:
+    """Kill what an earlier platform left running, then delete its rooms."""
+    found = [Room(path, None) for kind in ("workers", "builds") for path in (root / kind).glob("*")]
+
+    def still_there() -> list[leftovers.Identity]:
+        return [identity for room in found if (identity := leftovers.noted(room.path)) is not None]
+
+    if not leftovers.kill_marked(root, extra=still_there):
+        log.error("processes of an earlier run do not die; see %s", root / "workers")
+    for room in found:
+        rooms.remove(room)
+
+
+def _make_volume(folder: Path) -> None:
+    """A volume that is not there yet is made for all endpoints to write to; one that is there stays as it is."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o1777)
+    VOLUME.mkdir(exist_ok=True)
