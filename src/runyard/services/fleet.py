@@ -45,6 +45,7 @@ log = logging.getLogger("runyard.fleet")
 
 PLAN_EVERY_S = 0.05
 EVIDENCE_LINES = 5
+_STOP = "stop a worker"
 
 
 class EndpointBook(Protocol):
@@ -126,6 +127,7 @@ class Fleet:
         self._watches: dict[EndpointId, _Watch] = {}
         self._secrets: dict[WorkerId, str] = {}
         self._stopping: set[WorkerId] = set()
+        self._closing = False
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         dispatch.replace_worker = self.replace
@@ -150,6 +152,15 @@ class Fleet:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def shutdown(self) -> None:
+        """Stop all workers, each with its grace, and start no more. They can still report while this waits."""
+        self._closing = True
+        for live in self._roster:
+            self.replace(live, "the platform stops")
+            self._stop(live)
+        while stops := [task for task in self._tasks if task.get_name() == _STOP]:
+            await asyncio.wait(stops)
 
     def touch(self, endpoint_id: EndpointId) -> None:
         """Plan this endpoint soon."""
@@ -178,7 +189,7 @@ class Fleet:
         now = self._clock.now()
         for endpoint_id, watch in list(self._watches.items()):
             endpoint = self._endpoint(endpoint_id)
-            if endpoint is not None and watch.wake_at is not None and watch.wake_at <= now:
+            if endpoint is not None and watch.wake_at is not None and watch.wake_at <= now and not self._closing:
                 await self._plan(endpoint, watch)
 
     async def _wait(self) -> None:
@@ -310,7 +321,8 @@ class Fleet:
         if live.id not in self._stopping and live.worker.spawned_at is not None:
             self._stopping.add(live.id)
             self._dispatch.release_polls(live)
-            self._spawn(self._runtime_now.stop(live.id, self._options.stop_grace if grace is None else grace))
+            grace = self._options.stop_grace if grace is None else grace
+            self._spawn(self._runtime_now.stop(live.id, grace), name=_STOP)
 
     def _replace_stuck(self, endpoint_id: EndpointId, now: float) -> float | None:
         """Stop workers that do not let go of a job they were told to stop; returns when to look again.
@@ -433,8 +445,8 @@ class Fleet:
         except NotFound:
             return None
 
-    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coro)
+    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 

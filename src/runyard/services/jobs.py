@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runyard.domain.endpoint import Endpoint
-from runyard.domain.errors import Conflict, NotFound
+from runyard.domain.errors import Conflict, NotFound, TooBusy
 from runyard.domain.job import (
     DEFAULT_POLICY,
     POLICY_MAX,
@@ -48,6 +48,8 @@ class Jobs:
         self._signals = signals
         self._clock = clock
         self._ids = ids
+        self.closing = False
+        """The platform stops and takes no new job."""
 
     def new_id(self, *, sync: bool) -> JobId:
         """An id for a job that is about to be submitted."""
@@ -55,6 +57,8 @@ class Jobs:
 
     async def submit(self, endpoint: Endpoint, request: Request, job_id: JobId) -> Job:
         """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is."""
+        if self.closing:
+            raise TooBusy("the platform is stopping; send the job again when it is back")
         now = self._clock.now()
         timeout = request.policy.execution_timeout or endpoint.execution_timeout
         job = Job(

@@ -1,0 +1,220 @@
+"""The composition root: the only place that knows which adapter is real. Starts and stops the loops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.runtimes.process import ProcessRuntime
+from runyard.adapters.signals import LocalSignals
+from runyard.adapters.stores.control import SqliteControl
+from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.system import RandomIds, SystemClock
+from runyard.api.app import Services, build_app
+from runyard.config import Settings
+from runyard.domain.errors import BadRequest
+from runyard.edge.jobs import JobRoutes
+from runyard.edge.listener import bind, listening
+from runyard.edge.worker import WorkerRoutes
+from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
+from runyard.ports.stores import Blobs, ControlStore, JobStore
+from runyard.ports.system import Clock, Ids, Signals
+from runyard.services.access import Access
+from runyard.services.dispatch import Dispatch
+from runyard.services.endpoints import Endpoints
+from runyard.services.fleet import Fleet, FleetOptions
+from runyard.services.jobs import Jobs
+from runyard.services.logs import Logs
+from runyard.services.roster import Roster
+from runyard.services.sweeper import Sweeper
+
+log = logging.getLogger("runyard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """What a platform stands on."""
+
+    store: JobStore
+    control: ControlStore
+    blobs: Blobs
+    signals: Signals
+    clock: Clock
+    ids: Ids
+    runtime: Callable[[RuntimeObserver], WorkerRuntime]
+
+
+class Platform:
+    """All services over one set of adapters, and the routes in front of them."""
+
+    def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
+        a = adapters
+        self.runtime_of = a.runtime
+        self.roster = Roster()
+        self.logs = Logs(a.clock)
+        self.access = Access(a.control, a.clock, a.ids)
+        self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
+        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
+        self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
+        self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
+        self.fleet = Fleet(
+            self.endpoints,
+            a.store,
+            self.dispatch,
+            self.roster,
+            a.signals,
+            a.clock,
+            a.ids,
+            self.logs,
+            FleetOptions(
+                worker_url=worker_url,
+                ping_interval_ms=settings.ping_interval_ms,
+                stop_grace=timedelta(seconds=settings.stop_grace_s),
+                job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
+            ),
+        )
+        self.job_routes = JobRoutes(
+            self.jobs,
+            self.endpoints,
+            self.fleet,
+            self.access,
+            run_bytes_max=settings.run_bytes_max,
+            runsync_bytes_max=settings.runsync_bytes_max,
+        )
+        self.worker_routes = WorkerRoutes(
+            self.dispatch,
+            self.roster,
+            self.fleet.ailing,
+            poll_hold_s=settings.poll_hold_s,
+            result_bytes_max=settings.result_bytes_max,
+        )
+        self.app = build_app(
+            Services(
+                access=self.access,
+                endpoints=self.endpoints,
+                fleet=self.fleet,
+                jobs=self.jobs,
+                logs=self.logs,
+                blobs=a.blobs,
+                clock=a.clock,
+                settings=settings,
+            )
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits."""
+        await self.access.load()
+        await self.endpoints.load()
+        runtime = self.runtime_of(self.fleet)
+        loops = [asyncio.create_task(self.fleet.run(runtime)), asyncio.create_task(self.sweeper.run())]
+        for loop in loops:
+            loop.add_done_callback(_report)
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await runtime.close()
+
+    async def drain(self) -> None:
+        """Take no more jobs, let workers finish what they hold within their grace, and end log followers."""
+        self.jobs.closing = True
+        self.logs.close()  # Followers would keep their connections, and so the port, open.
+        await self.fleet.shutdown()
+
+
+async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Run the platform until SIGTERM or SIGINT. Calls `ready` with its URL once it answers requests."""
+    root = _data_dir(settings)
+    user_port = _bind(settings.host, settings.port)
+    worker_port = _bind("127.0.0.1", settings.worker_port)
+    platform = Platform(_adapters(settings, root), settings, f"http://127.0.0.1:{worker_port.getsockname()[1]}")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with (
+        listening(worker_port, platform.worker_routes, _nothing_here),
+        platform.running(),
+        listening(user_port, platform.job_routes, platform.app),
+    ):
+        await platform.access.ensure_admin_key(root / "admin.key")
+        _calm_the_collector()
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        ready(f"http://{host}:{user_port.getsockname()[1]}")
+        await stop.wait()
+        await platform.drain()
+
+
+def _calm_the_collector() -> None:
+    """Jobs make no reference cycles, and walking over hundreds of thousands of them stops the world for 100 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _data_dir(settings: Settings) -> Path:
+    if settings.store != "memory":
+        raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
+    root = settings.root
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.chmod(0o700)
+    return root
+
+
+def _adapters(settings: Settings, root: Path) -> Adapters:
+    control = SqliteControl(root / "control.db")
+    blobs = FolderBlobs(root / "blobs")
+
+    def runtime(observer: RuntimeObserver) -> WorkerRuntime:
+        return ProcessRuntime(
+            root,
+            blobs,
+            observer,
+            number_of=control.endpoint_number,
+            volume_dir=settings.volume_dir,
+            build_timeout_s=settings.build_timeout_s,
+        )
+
+    return Adapters(
+        store=MemoryJobs(bytes_max=settings.store_bytes_max),
+        control=control,
+        blobs=blobs,
+        signals=LocalSignals(),
+        clock=SystemClock(),
+        ids=RandomIds(),
+        runtime=runtime,
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise BadRequest(
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another port"
+        ) from error
+
+
+async def _nothing_here(scope: object, receive: object, send: Callable[[dict[str, object]], object]) -> None:
+    """The worker port serves the worker contract and nothing else."""
+    from starlette.responses import JSONResponse
+
+    response = JSONResponse({"error": "this port serves workers only"}, status_code=404)
+    await response(scope, receive, send)  # type: ignore[arg-type]
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a loop of the platform ended", exc_info=error)
