@@ -252,13 +252,13 @@ class Follower:
         self._place = lines[-1].cursor if len(lines) >= READ_MAX else None
         return lines
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return when there may be something to read, when it has `ended`, or after `timeout_s`."""
+    async def wait(self, timeout_s: float) -> bool:
+        """True when there may be something to read or it has `ended`, False after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._woken.wait()
+                return await self._woken.wait()
         except TimeoutError:
-            pass
+            return False
 
     def notice(self, line: LogLine) -> None:
         """A line was kept."""

@@ -1,0 +1,140 @@
+"""What callers ask of an endpoint: wire bodies as values of the services, with the rules that span fields.
+
+A setting that is not acted on is never taken in silence: it may have the value it has anyway (none, off, empty), and any
+other value is refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from runyard.domain.endpoint import EndpointKind, RunSpec
+from runyard.domain.errors import BadRequest, Unprocessable
+from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.services.endpoints import EndpointChange, check_idle_timeout
+from runyard.wire import control as wire
+
+# The defaults of this surface; the console's and REST v1's are others (contract C.1, K5, K6).
+TIMEOUT_DEFAULT_MS = 300_000
+IDLE_TIMEOUT_DEFAULT_S = 10
+WORKERS_MIN_DEFAULT = 0
+WORKERS_MAX_DEFAULT = 3
+HANDLER_DEFAULT = "handler.py"
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
+_AS_IT_IS: dict[str, Any] = {
+    "args": "",
+    "ports": [],
+    "registry": None,
+    "dataCenterIds": [],
+    "networkVolumes": [],
+    "flashboot": "OFF",
+    "templateId": "",
+}
+_NOT_YET = {
+    "image": "endpoints that run an image come with a later release: deploy a source bundle instead (`runyard deploy`)",
+    "gpu": "GPUs are not assigned yet, workers see every GPU of the machine: leave it out",
+    "cpu": "CPU flavors are not assigned, workers share all CPUs of the machine: leave it out",
+    "disk": "the size of a worker's disk cannot be set yet: leave it out",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creation:
+    """A checked create body."""
+
+    name: str
+    run: RunSpec
+    kind: EndpointKind
+    scaling: ScalingPolicy
+    execution_timeout: timedelta
+
+
+def creation(body: wire.CreateEndpointRequest) -> Creation:
+    """Raises `Unprocessable` where the documented schema is broken, `BadRequest` for the rest (contract G.2)."""
+    _check_kind(body)
+    deploy = _or(body.runyard, wire.DeployRequest())
+    bundle = _or(deploy.bundle, None)
+    if bundle is None and body.image is UNSET and body.templateId is UNSET:
+        problem = "$: missing property 'image' (or, on Runyard, 'runyard.bundle')"
+        raise Unprocessable(f"the body does not say what to run: {problem}", (problem,))
+    _check_supported(body)
+    if bundle is None:
+        raise BadRequest("runyard.bundle is missing: name the SHA-256 of an uploaded source bundle")
+    return Creation(
+        name=body.name,
+        run=RunSpec(bundle=bundle, handler=_or(deploy.handler, HANDLER_DEFAULT), env=_env(body) or ()),
+        kind=EndpointKind(body.type),
+        scaling=_scaling_policy(body),
+        execution_timeout=timedelta(milliseconds=_or(body.timeout, TIMEOUT_DEFAULT_MS)),
+    )
+
+
+def change(body: wire.UpdateEndpointRequest) -> EndpointChange:
+    """Only what the body names changes. Raises `BadRequest`."""
+    _check_supported(body)
+    workers = _or(body.workers, wire.WorkersRequest())
+    deploy = _or(body.runyard, wire.DeployRequest())
+    return EndpointChange(
+        name=_or(body.name, None),
+        workers_min=_or(workers.min, None),
+        workers_max=_or(workers.max, None),
+        idle_timeout=None if workers.idleTimeout is UNSET else timedelta(seconds=workers.idleTimeout),
+        scaler=None if body.scaling is UNSET else _scaler(body.scaling),
+        execution_timeout=None if body.timeout is UNSET else timedelta(milliseconds=body.timeout),
+        bundle=_or(deploy.bundle, None),
+        handler=_or(deploy.handler, None),
+        env=_env(body),
+    )
+
+
+def _check_kind(body: wire.CreateEndpointRequest) -> None:
+    if body.type != "LOAD_BALANCER":
+        return
+    if isinstance(body.scaling, wire.QueueDelayScaling):
+        problem = "$.scaling: a LOAD_BALANCER endpoint scales on REQUEST_COUNT"
+        raise Unprocessable(f"the body does not have the documented shape: {problem}", (problem,))
+    raise BadRequest("type: load-balancing endpoints come with a later release: create a QUEUE endpoint")
+
+
+def _check_supported(body: wire.CreateEndpointRequest | wire.UpdateEndpointRequest) -> None:
+    for name, why in _NOT_YET.items():
+        if getattr(body, name) is not UNSET:
+            raise BadRequest(f"{name}: {why}")
+    for name, value in _AS_IT_IS.items():
+        if getattr(body, name) not in (UNSET, value):
+            raise BadRequest(f"{name}: this setting is not supported yet: leave it out, or send {value!r}")
+
+
+def _scaling_policy(body: wire.CreateEndpointRequest) -> ScalingPolicy:
+    workers = _or(body.workers, wire.WorkersRequest())
+    scaler = _scaler(body.scaling)
+    if workers.idleTimeout is not UNSET:
+        check_idle_timeout(scaler)
+    return ScalingPolicy(
+        workers_min=_or(workers.min, WORKERS_MIN_DEFAULT),
+        workers_max=_or(workers.max, WORKERS_MAX_DEFAULT),
+        idle_timeout=timedelta(seconds=_or(workers.idleTimeout, IDLE_TIMEOUT_DEFAULT_S)),
+        scaler=scaler,
+    )
+
+
+def _scaler(body: wire.Scaling) -> QueueDelay | RequestCount:
+    match body:
+        case wire.QueueDelayScaling(queueDelay=seconds):
+            return QueueDelay(timedelta(seconds=seconds))
+        case wire.RequestCountScaling(requestCount=per_worker):
+            return RequestCount(per_worker)
+
+
+def _env(body: wire.EndpointRequest) -> tuple[tuple[str, str], ...] | None:
+    return None if body.env is UNSET else tuple(sorted(body.env.items()))
+
+
+def _or(value: _T | UnsetType, default: _D) -> _T | _D:
+    return default if value is UNSET else value

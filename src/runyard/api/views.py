@@ -1,0 +1,172 @@
+"""What the control plane shows: domain values as wire bodies."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+
+from runyard.api.services import WorkerReport
+from runyard.domain import endpoint as domain
+from runyard.domain import fleet
+from runyard.domain.account import ApiKey
+from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.worker import WorkerState
+from runyard.services.endpoints import ReleaseView
+from runyard.wire import control as wire
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+_DIFF_FIELDS = {"bundle": "runyard.bundle", "handler": "runyard.handler", "env": "env"}
+
+
+def rfc3339(at: float) -> str:
+    """Unix seconds as a time in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def base_url(request: Request) -> str:
+    """Where the caller reached the platform; a `Host` that no URL can hold is replaced by the listener's address."""
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        name, port = request.scope.get("server") or ("localhost", None)
+        host = name if port is None else f"{name}:{port}"
+    return f"{request.scope['scheme']}://{host}"
+
+
+def endpoint_view(endpoint: domain.Endpoint, base: str, reason: fleet.QueueReason | None) -> wire.Endpoint:
+    run = endpoint.release.run
+    return wire.Endpoint(
+        id=endpoint.id,
+        name=endpoint.name,
+        type=endpoint.kind.value,
+        requestUrls=_request_urls(f"{base}/v2/{endpoint.id}"),
+        env=dict(run.env),
+        workers=_workers_view(endpoint.scaling),
+        scaling=_scaling_view(endpoint.scaling.scaler),
+        timeout=round(endpoint.execution_timeout.total_seconds() * 1000),
+        createdAt=rfc3339(endpoint.created_at),
+        runyard=wire.EndpointRunyard(
+            version=endpoint.release.version,
+            generation=endpoint.generation,
+            bundle=run.bundle,
+            handler=run.handler,
+            queueReason=UNSET if reason is None else wire.QueueReason(reason.code, reason.message),
+        ),
+    )
+
+
+def worker_list_view(
+    endpoint: domain.Endpoint, live: Sequence[WorkerReport], stopped: Iterable[WorkerReport], now: float
+) -> wire.WorkerList:
+    """Live workers and their counts; the ones that ended stand apart (contract D.2, F099, F134)."""
+    return wire.WorkerList(
+        workers=[worker_view(report, endpoint, now) for report in live],
+        summary=_summary(live),
+        endpointVersion=endpoint.release.version,
+        runyard=wire.WorkersRunyard(stopped=[worker_view(report, endpoint, now) for report in stopped]),
+    )
+
+
+def worker_view(report: WorkerReport, endpoint: domain.Endpoint, now: float) -> wire.Worker:
+    worker = report.worker
+    until = now if worker.stopped_at is None else worker.stopped_at
+    return wire.Worker(
+        id=worker.id,
+        status=report.state.value,
+        isStale=worker.release.id != endpoint.release.id,
+        version=worker.release.version,
+        uptimeSeconds=None if worker.spawned_at is None else max(0, math.floor(until - worker.spawned_at)),
+        startedAt=_time_or_none(worker.spawned_at),
+        runyard=wire.WorkerRunyard(
+            jobs=report.jobs,
+            phase=worker.phase.value,
+            sdkVersion=worker.sdk_version,
+            reason=worker.stop_reason or worker.unhealthy_reason,
+            exit=None if worker.exit is None else str(worker.exit),
+            stoppedAt=_time_or_none(worker.stopped_at),
+        ),
+    )
+
+
+def release_list_view(
+    endpoint: domain.Endpoint, releases: Iterable[ReleaseView], live: Sequence[WorkerReport]
+) -> wire.ReleaseList:
+    """Releases, newest first, and how many live workers run each (contract D.6, F107)."""
+    running = Counter(report.worker.release.version for report in live)
+    latest = running[endpoint.release.version]
+    return wire.ReleaseList(
+        endpointVersion=endpoint.release.version,
+        rollout=wire.Rollout(
+            inProgress=latest < len(live),
+            workersOnLatest=latest,
+            workersTotal=len(live),
+            percentOnLatest=100 * latest // len(live) if live else 0,
+        ),
+        releases=[_release_view(view, running) for view in releases],
+    )
+
+
+def key_view(key: ApiKey) -> wire.Key:
+    return wire.Key(id=key.id, name=key.name, createdAt=rfc3339(key.created_at))
+
+
+def _release_view(view: ReleaseView, running: Counter[int]) -> wire.Release:
+    release = view.release
+    return wire.Release(
+        id=release.id,
+        version=release.version,
+        workerCount=running[release.version],
+        createdAt=rfc3339(release.created_at),
+        diff=[wire.ReleaseDiff(_DIFF_FIELDS[diff.field], diff.old, diff.new) for diff in view.diff],
+    )
+
+
+def _request_urls(base: str) -> wire.RequestUrls:
+    return wire.RequestUrls(
+        run=f"{base}/run",
+        runSync=f"{base}/runsync",
+        status=f"{base}/status/{{job_id}}",
+        stream=f"{base}/stream/{{job_id}}",
+        cancel=f"{base}/cancel/{{job_id}}",
+        retry=f"{base}/retry/{{job_id}}",
+        purgeQueue=f"{base}/purge-queue",
+        health=f"{base}/health",
+    )
+
+
+def _workers_view(scaling: ScalingPolicy) -> wire.EndpointWorkers:
+    idle_timeout: int | UnsetType = UNSET
+    if isinstance(scaling.scaler, QueueDelay):
+        idle_timeout = round(scaling.idle_timeout.total_seconds())
+    return wire.EndpointWorkers(scaling.workers_min, scaling.workers_max, idle_timeout)
+
+
+def _scaling_view(scaler: QueueDelay | RequestCount) -> wire.Scaling:
+    match scaler:
+        case QueueDelay(delay):
+            seconds = delay.total_seconds()
+            # 4 rather than 4.0, as the original writes it.
+            return wire.QueueDelayScaling(int(seconds) if seconds.is_integer() else seconds)
+        case RequestCount(per_worker):
+            return wire.RequestCountScaling(per_worker)
+
+
+def _summary(live: Sequence[WorkerReport]) -> wire.WorkerSummary:
+    counts = Counter(report.state for report in live)
+    return wire.WorkerSummary(
+        running=counts[WorkerState.RUNNING],
+        idle=counts[WorkerState.IDLE],
+        initializing=counts[WorkerState.INITIALIZING],
+        throttled=counts[WorkerState.THROTTLED],
+        unhealthy=counts[WorkerState.UNHEALTHY],
+        total=len(live),
+    )
+
+
+def _time_or_none(at: float | None) -> str | None:
+    return None if at is None else rfc3339(at)
