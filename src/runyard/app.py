@@ -145,9 +145,9 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
-        listening(worker_port, platform.worker_routes, _nothing_here),
+        listening(worker_port, platform.worker_routes.paths, _nothing_here),
         platform.running(),
-        listening(user_port, platform.job_routes, platform.app),
+        listening(user_port, platform.job_routes.paths, platform.app),
     ):
         await platform.access.ensure_admin_key(root / "admin.key")
         _calm_the_collector()

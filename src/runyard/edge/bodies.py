@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from msgspec import UNSET, Raw
 from runyard.domain.errors import BadRequest
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job
+from runyard.services.jobs import Request
 from runyard.wire.jobs import (
     JobBody,
     JobForWorker,
@@ -39,16 +39,6 @@ CHUNK_BYTES_MAX = 1 << 20
 _MILLISECONDS_MAX = 10**15
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A checked `/run` or `/runsync` body."""
-
-    input: bytes
-    webhook: str | None
-    policy: ExecutionPolicy
-    s3_config: bytes | None
-
-
 _submit = msgspec.json.Decoder(SubmitBody)
 _worker = msgspec.json.Decoder(WorkerBody)
 _text = msgspec.json.Decoder(str)
@@ -56,7 +46,7 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
 
-def parse_submission(body: bytes) -> Submission:
+def parse_request(body: bytes, sync_wait_s: float | None) -> Request:
     """Check a `/run` or `/runsync` body. Raises `BadRequest` saying which field to change."""
     try:
         parsed = _submit.decode(body)
@@ -69,11 +59,12 @@ def parse_submission(body: bytes) -> Submission:
         raise BadRequest("the body is nested too deeply") from error
     if parsed.input is UNSET:
         raise BadRequest('the body has no "input"; send {"input": ...}')
-    return Submission(
+    return Request(
         input=bytes(parsed.input),
         webhook=_webhook(parsed.webhook),
         policy=DEFAULT_POLICY if parsed.policy is None else _policy(parsed.policy),
         s3_config=None if parsed.s3Config is None else encode(parsed.s3Config),
+        sync_wait_s=sync_wait_s,
     )
 
 

@@ -21,12 +21,19 @@ log = logging.getLogger("runyard.edge")
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Route(NamedTuple):
-    """A hot route: its methods, the largest body it takes, and what answers it."""
+class Route:
+    """A hot route: its methods, the largest body it takes, what answers it, and how often it was answered."""
 
-    handle: Callable[[Exchange], None]
-    methods: frozenset[bytes]
-    body_bytes_max: int = 64 * 1024
+    __slots__ = ("answers", "body_bytes_max", "handle", "methods")
+
+    def __init__(
+        self, handle: Callable[[Exchange], None], methods: frozenset[bytes], body_bytes_max: int = 64 * 1024
+    ) -> None:
+        self.handle = handle
+        self.methods = methods
+        self.body_bytes_max = body_bytes_max
+        self.answers: dict[int, int] = {}
+        """By status."""
 
 
 class Match(NamedTuple):
@@ -173,9 +180,10 @@ class Exchange:
     def respond(self, status: int, body: bytes = b"", headers: bytes = b"") -> bool:
         """Send the answer; False when the client has left. `headers` are whole lines."""
         if not self.open_for_answer:
-            self.response_complete = True
             return False
         self.response_complete = True
+        answers = self.route.answers
+        answers[status] = answers.get(status, 0) + 1
         self._end()
         self.protocol.write_answer(self, status, body, headers)
         return True

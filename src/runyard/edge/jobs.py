@@ -14,7 +14,7 @@ from runyard.edge import bodies
 from runyard.edge.exchange import Exchange, Route
 from runyard.edge.paths import Paths
 from runyard.ports.stores import JobQuery
-from runyard.services.jobs import Jobs, Request
+from runyard.services.jobs import Jobs
 from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
 
 WAIT_DEFAULT_S = 90.0
@@ -87,7 +87,7 @@ class JobRoutes:
             "retry": Route(self._guarded(self._retry), post),
             "requests": Route(self._guarded(self._request), get),
         }
-        self.match = Paths(plain, with_job, names=1, reserved=RESERVED_IDS).match
+        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS)
 
     def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
         def guarded(x: Exchange) -> None:
@@ -97,12 +97,12 @@ class JobRoutes:
         return guarded
 
     async def _run(self, x: Exchange, endpoint: Endpoint) -> None:
-        job = await self._jobs.submit(endpoint, _request(x.body, sync_wait_s=None), self._jobs.new_id(sync=False))
+        job = await self._jobs.submit(endpoint, bodies.parse_request(x.body, None), self._jobs.new_id(sync=False))
         x.respond(200, bodies.accepted_body(job))
 
     async def _runsync(self, x: Exchange, endpoint: Endpoint) -> None:
         wait_s = _wait(x, WAIT_DEFAULT_S)
-        request = _request(x.body, sync_wait_s=wait_s)
+        request = bodies.parse_request(x.body, wait_s)
         job_id = self._jobs.new_id(sync=True)
         # Held before it is submitted: it cannot end unnoticed in between.
         self._hold(x, job_id, wait_s, self._answer_when_ended)
@@ -184,17 +184,6 @@ class JobRoutes:
 
     def _reason(self, job: Job) -> QueueReason | None:
         return self._fleet.queue_reason(job.endpoint_id) if job.state is JobState.IN_QUEUE else None
-
-
-def _request(body: bytes, *, sync_wait_s: float | None) -> Request:
-    sent = bodies.parse_submission(body)
-    return Request(
-        input=sent.input,
-        webhook=sent.webhook,
-        policy=sent.policy,
-        s3_config=sent.s3_config,
-        sync_wait_s=sync_wait_s,
-    )
 
 
 def _health_workers(states: Mapping[WorkerState, int]) -> HealthWorkers:

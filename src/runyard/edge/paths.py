@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from urllib.parse import unquote
 
 from runyard.edge.exchange import Match, Route
@@ -36,6 +37,15 @@ class Paths:
         if found is None:
             return self._look_up(path, head, job)
         return Match(found.route, (*found.args, _decode(job)))
+
+    def answers(self) -> dict[tuple[str, int], int]:
+        """How often each operation was answered with each status."""
+        found: Counter[tuple[str, int]] = Counter()
+        for routes in (self._plain, self._with_job):
+            for name, route in routes.items():
+                for status, count in route.answers.items():
+                    found[name, status] += count
+        return found
 
     def _look_up(self, path: bytes, head: bytes, job: bytes) -> Match | None:
         if (found := self._parse(path, self._plain)) is not None:

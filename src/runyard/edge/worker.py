@@ -58,7 +58,7 @@ class WorkerRoutes:
             "job-done": Route(self._guarded(self._done), post, result_bytes_max),
             "job-stream": Route(self._guarded(self._stream), post, result_bytes_max),
         }
-        self.match = Paths(plain, with_job, names=2, reserved=frozenset()).match
+        self.paths = Paths(plain, with_job, names=2, reserved=frozenset())
 
     def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
         def guarded(x: Exchange) -> None:
@@ -145,7 +145,7 @@ class TakePoll:
         """It will be answered with nothing in a moment."""
 
     def give(self, jobs: Sequence[Job]) -> bool:
-        return self._x.open_for_answer and self._x.respond(200, bodies.jobs_for_worker(jobs, as_list=self._batch))
+        return self._x.respond(200, bodies.jobs_for_worker(jobs, as_list=self._batch))
 
     def end(self, *, soon: bool = False) -> None:
         if soon:
@@ -164,7 +164,7 @@ class StopPoll:
         self._x = x
 
     def give(self, job_ids: Sequence[JobId]) -> bool:
-        return self._x.open_for_answer and self._x.respond(200, bodies.stop_body(job_ids))
+        return self._x.respond(200, bodies.stop_body(job_ids))
 
     def end(self) -> None:
         self._x.respond(204)

@@ -99,8 +99,9 @@ class Dispatch:
 
     async def _queued(self, lot: _Lot, endpoint_id: EndpointId) -> None:
         lot.arrivals += 1
-        for poll, live in reversed(list(lot.polls.items())):
-            await self._try(lot, live, poll, parked=True)
+        if lot.polls:
+            for poll, live in reversed(list(lot.polls.items())):
+                await self._try(lot, live, poll, parked=True)
         self._signals.fire(topics.demand(endpoint_id))
 
     # Jobs out
@@ -137,7 +138,6 @@ class Dispatch:
             for job in reversed(jobs):
                 await self._store.save(job.give_back(), was=job)
             lot.arrivals += 1
-        self._signals.fire(topics.demand(live.worker.endpoint_id))
         return True
 
     def _hand_over(self, live: LiveWorker, poll: TakePoll, jobs: Sequence[Job]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import Conflict, NotFound, TooBusy
@@ -28,8 +28,7 @@ STREAM_REPLY_BYTES_MAX = 8 << 20
 _CAS_ATTEMPTS_MAX = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What a client submits; `sync_wait_s` is how long a `runsync` waits, None for `run`."""
 
     input: bytes
