@@ -57,6 +57,9 @@ class JobState(StrEnum):
     CANCELLED = "CANCELLED"
     TIMED_OUT = "TIMED_OUT"
 
+    # An enum's own hash is a Python function, called for each look-up in the tables below.
+    __hash__ = str.__hash__
+
 
 TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT})
 RETRYABLE = frozenset({JobState.FAILED, JobState.TIMED_OUT})

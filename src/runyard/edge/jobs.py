@@ -46,6 +46,11 @@ class FleetFacts(Protocol):
 class Keys(Protocol):
     """Knows API keys. `authenticate` raises `Unauthorized`."""
 
+    @property
+    def version(self) -> int:
+        """Changes whenever a key ends."""
+        ...
+
     def authenticate(self, header: bytes | None) -> object: ...
 
 
@@ -91,7 +96,10 @@ class JobRoutes:
 
     def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
         def guarded(x: Exchange) -> None:
-            self._keys.authenticate(x.authorization)
+            proven = (self._keys.version, x.authorization)
+            if x.protocol.proven != proven:
+                self._keys.authenticate(x.authorization)
+                x.protocol.proven = proven
             x.run(handler(x, self._endpoints.get(EndpointId(x.args[0]))))
 
         return guarded

@@ -84,6 +84,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.proven: object = None
+        """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
         self.phase = self.IDLE
         self.progress = 0
         """Counts what the client has sent, so that `reap` sees when it sends nothing."""

@@ -63,10 +63,14 @@ class WorkerRoutes:
     def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
         def guarded(x: Exchange) -> None:
             live = self._roster.get(WorkerId(x.args[1]))
-            if live is None or live.worker.endpoint_id != x.args[0] or not _opens(live, x.authorization):
+            proven = (live, x.authorization)
+            if x.protocol.proven == proven and live is not None and live.worker.endpoint_id == x.args[0]:
+                x.run(handler(x, live))
+            elif live is None or live.worker.endpoint_id != x.args[0] or not _opens(live, x.authorization):
                 refusal = bodies.error_body("this worker is not known here, or its secret is not right")
                 x.hold(STRANGER_PAUSE_S, lambda: x.respond(401, refusal))
             else:
+                x.protocol.proven = proven
                 x.run(handler(x, live))
 
         return guarded

@@ -24,6 +24,8 @@ class Access:
         self._clock = clock
         self._ids = ids
         self._live: dict[bytes, ApiKey] = {}
+        self.version = 0
+        """Changes whenever a key ends: what was proven before counts no more."""
 
     async def load(self) -> None:
         self._live = {key.digest: key for key in await self._control.keys() if key.revoked_at is None}
@@ -59,6 +61,7 @@ class Access:
             raise NotFound(f"there is no live API key {key_id!r}: see `runyard keys list`")
         now = self._clock.now()
         self._live.pop(key.digest, None)
+        self.version += 1
         await self._control.revoke_key(key.id, now)
         return replace(key, revoked_at=now)
 

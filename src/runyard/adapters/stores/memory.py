@@ -23,11 +23,13 @@ LIST_SCAN_MAX = 10_000
 
 
 class _Entry:
-    __slots__ = ("chunks", "drained", "job", "number")
+    __slots__ = ("chunks", "drained", "due_second", "job", "number")
 
     def __init__(self, job: Job, number: int) -> None:
         self.job = job
         self.number = number
+        self.due_second = 0
+        """The bucket it is in."""
         self.chunks: list[bytes] = []
         self.drained = 0
 
@@ -75,13 +77,15 @@ class MemoryJobs:
         shelf = self._shelves.get(endpoint_id)
         if shelf is None or not shelf.waiting:
             return []
-        open_to_worker = (e for e in shelf.waiting.values() if worker_id not in e.job.fenced_from)
-        taken: list[Job] = []
-        for entry in list(islice(open_to_worker, limit)):
-            job = entry.job.take(worker_id, now)
-            self._move(shelf, entry, job)
-            taken.append(job)
-        return taken
+        chosen: list[_Entry] = []
+        for entry in shelf.waiting.values():
+            if worker_id not in entry.job.fenced_from:
+                chosen.append(entry)
+                if len(chosen) == limit:
+                    break
+        for entry in chosen:
+            self._move(shelf, entry, entry.job.take(worker_id, now))
+        return [entry.job for entry in chosen]
 
     async def save(self, job: Job, was: Job) -> bool:
         entry = self._current(was)
@@ -214,7 +218,11 @@ class MemoryJobs:
                     shelf.pressing.move_to_end(job.id, last=False)
         elif job.state is JobState.IN_PROGRESS:
             shelf.in_progress += 1
-        self._bucket(int(job.due_at)).add(job.id)
+        second = entry.due_second = int(job.due_at)
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._new_bucket(second)
+        bucket.add(job.id)
 
     def _leave(self, shelf: _Shelf, entry: _Entry) -> None:
         job = entry.job
@@ -223,7 +231,7 @@ class MemoryJobs:
             shelf.pressing.pop(job.id, None)
         elif job.state is JobState.IN_PROGRESS:
             shelf.in_progress -= 1
-        bucket = self._buckets.get(int(job.due_at))
+        bucket = self._buckets.get(entry.due_second)
         if bucket is not None:
             bucket.discard(job.id)
 
@@ -238,11 +246,9 @@ class MemoryJobs:
         self._bytes -= sum(map(len, entry.chunks))
         entry.chunks, entry.drained = [], 0
 
-    def _bucket(self, second: int) -> set[JobId]:
-        bucket = self._buckets.get(second)
-        if bucket is None:
-            bucket = self._buckets[second] = set()
-            heapq.heappush(self._seconds, second)
+    def _new_bucket(self, second: int) -> set[JobId]:
+        bucket = self._buckets[second] = set()
+        heapq.heappush(self._seconds, second)
         return bucket
 
     def _passed_seconds(self, now: float) -> Iterator[int]:
