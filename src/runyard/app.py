@@ -108,6 +108,7 @@ class Platform:
                 blobs=a.blobs,
                 clock=a.clock,
                 settings=settings,
+                answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
             )
         )
 

@@ -39,7 +39,7 @@ class Metrics:
         jobs = {id: await self._services.jobs.counts(id) for id in ids}
         workers = {id: self._services.fleet.worker_states(id) for id in ids}
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(jobs, workers))
+        registry.register(_Snapshot(jobs, workers, self._services.answers()))
         return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -47,10 +47,14 @@ class _Snapshot(Collector):
     """All endpoints at one moment."""
 
     def __init__(
-        self, jobs: Mapping[EndpointId, JobCounts], workers: Mapping[EndpointId, Mapping[WorkerState, int]]
+        self,
+        jobs: Mapping[EndpointId, JobCounts],
+        workers: Mapping[EndpointId, Mapping[WorkerState, int]],
+        answers: Mapping[tuple[str, int], int],
     ) -> None:
         self._jobs = jobs
         self._workers = workers
+        self._answers = answers
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         info = GaugeMetricFamily("runyard_build_info", "1, with the version of Runyard.", labels=["version"])
@@ -59,6 +63,7 @@ class _Snapshot(Collector):
         yield GaugeMetricFamily("runyard_endpoints", "Endpoints that exist.", value=len(self._jobs))
         yield from self._job_families()
         yield self._worker_family()
+        yield self._answer_family()
 
     def _job_families(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         now = GaugeMetricFamily("runyard_jobs", "Jobs waiting and running.", labels=["endpoint", "state"])
@@ -77,4 +82,12 @@ class _Snapshot(Collector):
         for endpoint_id, states in self._workers.items():
             for state in WorkerState:
                 family.add_metric([endpoint_id, state.value], states.get(state, 0))
+        return family
+
+    def _answer_family(self) -> CounterMetricFamily:
+        family = CounterMetricFamily(
+            "runyard_requests", "Answers of the data and worker planes.", labels=["operation", "status"]
+        )
+        for (operation, status), count in sorted(self._answers.items()):
+            family.add_metric([operation, str(status)], count)
         return family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,3 +80,5 @@ class Services:
     blobs: Blobs
     clock: Clock
     settings: ApiSettings
+    answers: Callable[[], Mapping[tuple[str, int], int]] = dict[tuple[str, int], int]
+    """How often each hot operation was answered with each status."""
