@@ -137,7 +137,10 @@ class Environments:
                 *(".runyard.in", "--output-file", ".runyard.lock"),
                 say=say,
             )
-            return requirements.lock_text(rooms.read_from(shop.room, ".runyard.lock"), asked)
+            try:
+                return requirements.lock_text(rooms.read_from(shop.room, ".runyard.lock"), asked)
+            except OSError as error:
+                raise BuildFailed("resolving left no lock behind; a package's build meddles with it") from error
 
     def _constraints(self, work: Path) -> list[str]:
         """The operator's constraints, copied to where the builder can read them."""

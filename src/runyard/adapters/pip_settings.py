@@ -43,10 +43,13 @@ class UvSettings:
 
 
 def read(
-    environ: Mapping[str, str] = os.environ, home: Path | None = None, prefix: Path | None = None
+    environ: Mapping[str, str] = os.environ,
+    home: Path | None = None,
+    prefix: Path | None = None,
+    etc: Path = Path("/etc"),
 ) -> dict[str, str]:
     """The settings of `pip install`, by name."""
-    files = list(_files(environ, home or Path.home(), prefix or Path(sys.prefix)))
+    files = list(_files(environ, home or Path.home(), prefix or Path(sys.prefix), etc))
     settings: dict[str, str] = {}
     for section in ("global", "install"):
         for file in files:
@@ -75,13 +78,14 @@ def for_uv(settings: Mapping[str, str]) -> UvSettings:
     )
 
 
-def _files(environ: Mapping[str, str], home: Path, prefix: Path) -> Iterator[Path]:
+def _files(environ: Mapping[str, str], home: Path, prefix: Path, etc: Path) -> Iterator[Path]:
     """In rising precedence: machine, user, environment, named one."""
     named = environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return
-    yield from (Path(folder, "pip/pip.conf") for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"))
-    yield Path("/etc/pip.conf")
+    machine = environ.get("XDG_CONFIG_DIRS") or str(etc / "xdg")
+    yield from (Path(folder, "pip/pip.conf") for folder in machine.split(os.pathsep))
+    yield etc / "pip.conf"
     yield home / ".pip/pip.conf"
     yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config", "pip/pip.conf")
     yield prefix / "pip.conf"

@@ -27,7 +27,6 @@ from runyard.adapters.locks import KeyedLocks
 from runyard.adapters.runtimes import leftovers, rooms, surroundings
 from runyard.adapters.runtimes.bundles import Bundles
 from runyard.adapters.runtimes.child import Child
-from runyard.adapters.runtimes.isolation import VOLUME
 from runyard.adapters.runtimes.rooms import Room
 from runyard.adapters.runtimes.spawner import UID_BASE, Spawner
 from runyard.domain.endpoint import RunSpec
@@ -62,9 +61,8 @@ class ProcessRuntime:
         self._root = root.resolve()
         self._observer = observer
         self._number_of = number_of
-        self._volume_dir = volume_dir.resolve() if volume_dir else None
         self._isolate = isolated
-        self._spawner = Spawner(self._root, volume=self._volume_dir)
+        self._spawner = Spawner(self._root, volume=volume_dir.resolve() if volume_dir else None)
         self._bundles = Bundles(self._root / "bundles", blobs)
         settings = pip_settings.for_uv(pip_settings.read())
         self._environments = Environments(
@@ -78,7 +76,7 @@ class ProcessRuntime:
     async def open(self) -> None:
         """Happens once. Raises `StartFailed` when another platform uses the folder, or isolation is asked for in vain."""
         async with self._locks.held("open"):
-            if self._lock_file is None:
+            if self._lock_file is None and not self._spawner.closed:
                 self._lock_file = _claim(self._root)
                 await asyncio.to_thread(_end_leftovers, self._root)
                 await self._set_up_isolation()
@@ -122,12 +120,9 @@ class ProcessRuntime:
 
     async def _set_up_isolation(self) -> None:
         reason = "it is turned off" if self._isolate is False else await self._spawner.probe()
-        if reason is None:
-            if self._volume_dir is not None:
-                _make_volume(self._volume_dir)
-        elif self._isolate:
+        if reason is not None and self._isolate:
             raise StartFailed(f"workers cannot be isolated: {reason}")
-        else:
+        if reason is not None:
             log.warning("workers are not isolated from each other and from this platform: %s", reason)
 
     async def _uid(self, endpoint_id: EndpointId) -> int | None:
@@ -186,11 +181,3 @@ def _end_leftovers(root: Path) -> None:
         log.error("processes of an earlier run do not die; see %s", root / "workers")
     for room in found:
         rooms.remove(room)
-
-
-def _make_volume(folder: Path) -> None:
-    """A volume that is not there yet is made for all endpoints to write to; one that is there stays as it is."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        folder.chmod(0o1777)
-    VOLUME.mkdir(exist_ok=True)

@@ -45,9 +45,22 @@ class Spawner:
         if missing := [tool for tool in isolation.TOOLS if not shutil.which(tool, path=isolation.TOOLS_PATH)]:
             return f"these tools of util-linux and coreutils are missing: {', '.join(missing)}"
         self.isolated = True
-        reason = await self._try()
+        reason = self._make_volume() or await self._try()
         self.isolated = reason is None
         return reason
+
+    def _make_volume(self) -> str | None:
+        """A volume that is not there yet is made for all endpoints to write to; one that is there stays as it is."""
+        if self._volume is None:
+            return None
+        try:
+            if not self._volume.exists():
+                self._volume.mkdir(parents=True)
+                self._volume.chmod(0o1777)
+            isolation.VOLUME.mkdir(exist_ok=True)
+        except OSError as error:
+            return f"there can be no volume: {error}"
+        return None
 
     async def _try(self) -> str | None:
         """Isolate the smallest Python process there is."""
