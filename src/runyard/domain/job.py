@@ -65,7 +65,7 @@ TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, J
 RETRYABLE = frozenset({JobState.FAILED, JobState.TIMED_OUT})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.IN_QUEUE: frozenset({JobState.IN_PROGRESS, JobState.CANCELLED, JobState.FAILED}),
+    JobState.IN_QUEUE: frozenset({JobState.IN_PROGRESS, JobState.CANCELLED}),
     JobState.IN_PROGRESS: frozenset({*TERMINAL, JobState.IN_QUEUE}),
     JobState.COMPLETED: frozenset(),
     JobState.FAILED: frozenset({JobState.IN_QUEUE}),
@@ -172,20 +172,20 @@ class Job(NamedTuple):
 
     def give_back(self) -> Job:
         """Undo a take whose answer never reached the worker: as if it had not happened."""
-        self._must_allow(JobState.IN_QUEUE)
+        self._must_run()
         return self._replace(state=JobState.IN_QUEUE, lease=None)
 
     def lose_worker(self, now: float, reason: str, *, attempts_max: int = ATTEMPTS_MAX) -> Job:
         """Its worker is gone: back to the queue, or FAILED with `reason` when every attempt is used up."""
-        lost = self.attempts_lost + 1
+        self._must_run()
+        lost, fence = self.attempts_lost + 1, self._fence()
         if lost >= attempts_max:
             error = f"{reason} (attempt {lost} of {attempts_max}; no attempt is left)"
-            return self._end(JobState.FAILED, now, attempts_lost=lost, error=error, output=None)
-        self._must_allow(JobState.IN_QUEUE)
+            return self._end(JobState.FAILED, now, attempts_lost=lost, error=error, output=None, fenced_from=fence)
         return self._replace(
             state=JobState.IN_QUEUE,
             lease=None,
-            fenced_from=self._fence(),
+            fenced_from=fence,
             attempts_lost=lost,
             queued_at=now,
             output=None,
@@ -193,6 +193,7 @@ class Job(NamedTuple):
 
     def progress(self, value: bytes) -> Job:
         """The latest progress update, readable as `output` while the job runs (F035)."""
+        self._must_run()
         return self._replace(output=value)
 
     def complete(self, output: bytes | None, now: float) -> Job:
@@ -206,21 +207,23 @@ class Job(NamedTuple):
     def time_out(self, now: float) -> Job:
         """Ran longer than its execution timeout (K4)."""
         error = f"execution timeout: the job ran longer than {self.execution_timeout_s:g} seconds"
-        return self._end(JobState.TIMED_OUT, now, error=error, output=None)
+        return self._end(JobState.TIMED_OUT, now, error=error, output=None, fenced_from=self._fence())
 
     def cancel(self, now: float) -> Job:
         """Stopped by the user, waiting or running (F009)."""
         return self._end(JobState.CANCELLED, now, output=None)
 
     def retry(self, now: float) -> Job:
-        """Queued again under the same id, in a new run, without its old result (F010)."""
+        """Queued again under the same id, in a new run, without its old result (F010).
+
+        A worker that has reported the failure itself may have the job again; else a lone worker could not retry.
+        """
         if self.state not in RETRYABLE:
             raise InvalidTransition(f"job {self.id} is {self.state}; only FAILED or TIMED_OUT jobs can be retried")
         return self._replace(
             state=JobState.IN_QUEUE,
             run=self.run + 1,
             lease=None,
-            fenced_from=self._fence(),
             attempts_lost=0,
             queued_at=now,
             finished_at=None,
@@ -240,6 +243,10 @@ class Job(NamedTuple):
 
     def _fence(self) -> frozenset[WorkerId]:
         return self.fenced_from if self.lease is None else self.fenced_from | {self.lease.worker_id}
+
+    def _must_run(self) -> None:
+        if self.state is not JobState.IN_PROGRESS:
+            raise InvalidTransition(f"job {self.id} is {self.state} and not running")
 
     def _must_allow(self, state: JobState) -> None:
         if state not in TRANSITIONS[self.state]:
