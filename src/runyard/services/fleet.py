@@ -92,7 +92,7 @@ class _Watch:
     def __init__(self, unsubscribe: Callable[[], None]) -> None:
         self.unsubscribe = unsubscribe
         self.planned_at = float("-inf")
-        self.wake_at: float | None = float("-inf")
+        self.wake_at: float | None = None
         self.failures = Failures()
         self.waiting: QueueReason | None = None
         self.prepared: str | None = None
@@ -188,9 +188,12 @@ class Fleet:
         self._wake.clear()
         now = self._clock.now()
         for endpoint_id, watch in list(self._watches.items()):
-            endpoint = self._endpoint(endpoint_id)
-            if endpoint is not None and watch.wake_at is not None and watch.wake_at <= now and not self._closing:
-                await self._plan(endpoint, watch)
+            if watch.wake_at is not None and watch.wake_at <= now:
+                endpoint = self._endpoint(endpoint_id)
+                if endpoint is None or self._closing:
+                    watch.wake_at = None
+                else:
+                    await self._plan(endpoint, watch)
 
     async def _wait(self) -> None:
         times = [watch.wake_at for watch in self._watches.values() if watch.wake_at is not None]
