@@ -19,7 +19,7 @@ from runyard.adapters.runtimes.spawner import FETCHER_UID, UID_BASE, Spawner
 from runyard.domain.errors import BuildFailed
 from tests.runtime_kit import a_wheel
 
-WHEELS_OF_THE_MACHINE = Path("/opt/wheels")
+MACHINE = pip_settings.for_uv(pip_settings.read())
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate")
 
 
@@ -350,10 +350,9 @@ def test_a_tenants_file_is_no_way_to_read_the_platforms(tmp_path: Path) -> None:
 # --- This machine -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not WHEELS_OF_THE_MACHINE.is_dir(), reason="no CPU build of torch lies here")
+@pytest.mark.skipif(Path("/opt/wheels") not in MACHINE.folders, reason="pip knows of no CPU build of torch here")
 async def test_torch_is_the_build_that_pip_would_take(site: Site) -> None:
-    settings = pip_settings.for_uv(pip_settings.read())
-    environments = Environments(site.root, site.spawner, settings, timeout_s=120)
+    environments = Environments(site.root, site.spawner, MACHINE, timeout_s=120)
     lock = await environments.resolve(
         site.bundle({"requirements.txt": "torch==2.13.0\n"}), site.uid(0), site.said.append
     )

@@ -73,27 +73,21 @@ async def test_closed_folders_show_no_more_than_the_interpreter(house: House) ->
         pytest.skip("root's home is open on this machine")
 
     seen = await house.ask("w1", {"home": f"os.listdir('{home}')", "ssh": f"os.path.exists('{home}/.ssh')"})
-    assert set(seen["home"]) <= {".pyenv", ".local"}  # type: ignore[arg-type]
+    assert seen["home"] == "PermissionError" or set(seen["home"]) <= {".pyenv", ".local"}  # type: ignore[arg-type]
     assert seen["ssh"] is False
 
 
 async def test_the_environment_and_the_interpreter_cannot_be_changed(house: House) -> None:
-    assert await house.ask(
+    seen = await house.ask(
         "w1",
         {
             "environment": "open(sys.prefix + '/x', 'w')",
             "packages": "open(sys.prefix + f'/lib/python3.{sys.version_info.minor}/site-packages/x.pth', 'w')",
             "stamp": "open(sys.prefix + '/.ready', 'w')",
-            "lock": "open(sys.prefix + '/.lock', 'w')",
             "base": "open(sys.base_prefix + '/x', 'w')",
         },
-    ) == {
-        "environment": "OSError",
-        "packages": "OSError",
-        "stamp": "OSError",
-        "lock": "OSError",
-        "base": "OSError",
-    }
+    )
+    assert set(seen.values()) <= {"OSError", "PermissionError"}, seen
 
 
 async def test_temporary_files_are_private(house: House) -> None:

@@ -227,7 +227,7 @@ async def test_a_platform_that_was_killed_leaves_nothing_to_the_next(
     platform = subprocess.Popen(  # noqa: ASYNC220  Nothing else waits meanwhile.
         [sys.executable, "-c", STAND_IN, str(root), str(int(isolated))],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -305,11 +305,11 @@ async def test_a_handler_is_a_file_of_the_bundle(house: House, handler: str) -> 
 
 
 @pytest.mark.parametrize("isolated", [False])
-@pytest.mark.parametrize("name", ["../outside.py", "a/../../outside.py"])
+@pytest.mark.parametrize("name", ["../outside.py", "a/../../outside.py", "/outside.py"])
 async def test_a_bundle_cannot_leave_its_folder(house: House, name: str) -> None:
     run = await a_run(house.blobs, {name: "", "handler.py": ""})
 
-    with pytest.raises(BuildFailed, match="cannot be unpacked"):
+    with pytest.raises(BuildFailed, match="outside of it"):
         await house.runtime.prepare(EndpointId("0"), run, lambda _: None)
     assert list(house.root.rglob("outside*")) == []
 
@@ -324,8 +324,11 @@ async def test_links_are_refused_by_name(house: House) -> None:
         await house.runtime.prepare(EndpointId("0"), run, lambda _: None)
 
 
+BROKEN = {"empty": b"", "text": b"not a bundle", "cut": pack({"handler.py": "x" * 100_000})[:60]}
+
+
 @pytest.mark.parametrize("isolated", [False])
-@pytest.mark.parametrize("data", [b"", b"not a bundle", pack({"handler.py": "x" * 100_000})[:60]])
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 async def test_a_bundle_that_cannot_be_read_says_so(house: House, data: bytes) -> None:
     run = RunSpec(bundle=await upload(house.blobs, data), handler="handler.py", lock="")
 
