@@ -36,7 +36,8 @@ def test_a_process_that_only_has_the_same_pid_is_left_alone(
 
     assert leftovers.noted(tmp_path) is None
     leftovers.kill(other)
-    assert stranger.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        stranger.wait(0.1)
 
 
 def test_a_dead_process_and_a_broken_note_are_nobody(tmp_path: Path, stranger: subprocess.Popen[bytes]) -> None:

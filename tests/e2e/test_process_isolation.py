@@ -16,12 +16,16 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate
 
 @pytest.fixture
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    root = tmp_path_factory.mktemp("data")
+    # Nobody says that paths are plain and umasks mild.
+    root = tmp_path_factory.mktemp("data") / "it's all here"
+    root.mkdir()
+    umask = os.umask(0o077)
     (root / "admin.key").write_text("secret")
     volume = tmp_path_factory.mktemp("volumes") / "shared"
     house = House(root, isolated=True, volume_dir=volume)
     yield house
     await house.runtime.close()
+    os.umask(umask)
 
 
 async def test_a_worker_is_a_user_without_any_privilege(house: House) -> None:
@@ -43,17 +47,18 @@ async def test_the_data_directory_is_out_of_sight(house: House) -> None:
     other = house.root / "workers/other/work/secret"
     assert other.exists()
 
+    root = str(house.root)
     assert await house.ask(
         "w1",
         {
-            "root": f"sorted(os.listdir('{house.root}'))",
-            "key": f"open('{house.root}/admin.key').read()",
-            "workers": f"os.listdir('{house.root}/workers')",
-            "other": f"open('{other}').read()",
-            "blobs": f"os.listdir('{house.root}/blobs')",
-            "environments": f"len(os.listdir('{house.root}/environments'))",
-            "note": f"open('{house.root}/workers/w1/process', 'w')",
-            "room": f"open('{house.root}/workers/w1/x', 'w')",
+            "root": f"sorted(os.listdir({root!r}))",
+            "key": f"open({root!r} + '/admin.key').read()",
+            "workers": f"os.listdir({root!r} + '/workers')",
+            "other": f"open({str(other)!r}).read()",
+            "blobs": f"os.listdir({root!r} + '/blobs')",
+            "environments": f"len(os.listdir({root!r} + '/environments'))",
+            "note": f"open({root!r} + '/workers/w1/process', 'w')",
+            "room": f"open({root!r} + '/workers/w1/x', 'w')",
         },
     ) == {
         "root": ["environments", "workers"],
@@ -161,7 +166,7 @@ async def test_what_runs_as_root_is_deaf_to_the_users_environment(house: House) 
     files = dict.fromkeys(("mount", "setpriv", "sh", "sleep", "timeout", "evil", "evil.so"), evil)
 
     assert (await house.ask("w1", {"uid": "os.getuid()"}, env=env, files=files))["uid"] == 200_000
-    ran = house.root.parent.glob("volumes*/shared/ran-as")
+    ran = house.root.parent.parent.glob("volumes*/shared/ran-as")
     assert "0\n" not in {path.read_text() for path in ran}
 
 

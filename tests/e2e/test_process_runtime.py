@@ -182,20 +182,21 @@ while True:
 
 @both_ways
 async def test_nothing_outlives_the_main_process(house: House) -> None:
-    # Like the official SDK's ping process, and like a daemon that leaves its session.
+    # Like the official SDK's ping process, like a daemon that leaves its session, and like a tool that clears its
+    # environment: the group, the mark, and in isolation the namespace, each find some of them.
     await house.run(
         "w1",
         """
 import subprocess, sys
 subprocess.Popen(["sleep", "98761"])
 subprocess.Popen(["sleep", "98762"], start_new_session=True)
-print("two helpers", flush=True)
+subprocess.Popen(["env", "-i", "sleep", "98767"])
 sys.exit(4)
 """,
     )
 
     assert await house.listener.exited("w1") == Exit(4)
-    assert [*running("sleep 98761"), *running("sleep 98762")] == []
+    assert [line for number in (98761, 98762, 98767) for line in running(f"sleep {number}")] == []
 
 
 @both_ways

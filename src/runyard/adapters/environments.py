@@ -33,6 +33,7 @@ from runyard.adapters.locks import KeyedLocks
 from runyard.adapters.pip_settings import UvSettings
 from runyard.adapters.runtimes import rooms
 from runyard.adapters.runtimes.bundles import Sources
+from runyard.adapters.runtimes.rooms import Room
 from runyard.adapters.runtimes.spawner import BASE_PYTHON, FETCHER_UID, Spawner
 from runyard.adapters.uv import CommandFailed, Uv, Workshop
 from runyard.domain.errors import BuildFailed
@@ -121,18 +122,15 @@ class Environments:
 
     async def _compile(self, way: _Way, sources: Sources, file: str | None, flags: Sequence[str], say: Say) -> str:
         async with self._workshop(way, "resolve", sources) as shop:
-            work = shop.room.work
-            asked = (work / file).read_text(errors="replace") if file else ""
-            (work / ".runyard.in").write_text("runpod\n")
+            asked = (shop.room.work / file).read_text(errors="replace") if file else ""
+            rooms.write_to(shop.room, ".runyard.in", b"runpod\n")
             # uv keeps to the versions of an earlier lock where it can; so this is a default that anything overrides.
-            (work / ".runyard.lock").write_text(
-                "" if requirements.names_sdk(asked) else requirements.DEFAULT_SDK + "\n"
-            )
-            rooms.hand_over(work / ".runyard.lock", shop.room.uid)
+            default = "" if requirements.names_sdk(asked) else requirements.DEFAULT_SDK
+            rooms.write_to(shop.room, ".runyard.lock", default.encode())
             await self._uv(
                 shop,
                 *("pip", "compile", "--no-header", "--no-annotate", "--quiet", "--python", BASE_PYTHON),
-                *(*self._settings.flags, *self._settings.resolve_flags, *flags, *self._constraints(work)),
+                *(*self._settings.flags, *self._settings.resolve_flags, *flags, *self._constraints(shop.room)),
                 *([file] if file else []),
                 *(".runyard.in", "--output-file", ".runyard.lock"),
                 say=say,
@@ -142,13 +140,13 @@ class Environments:
             except OSError as error:
                 raise BuildFailed("resolving left no lock behind; a package's build meddles with it") from error
 
-    def _constraints(self, work: Path) -> list[str]:
+    def _constraints(self, room: Room) -> list[str]:
         """The operator's constraints, copied to where the builder can read them."""
         flags: list[str] = []
         for number, constraint in enumerate(self._settings.constraints):
             path, name = Path(constraint), f".runyard.{number}.constraints"
             if path.is_file():
-                (work / name).write_bytes(path.read_bytes())
+                rooms.write_to(room, name, path.read_bytes())
             flags += ["--constraint", name if path.is_file() else constraint]
         return flags
 
@@ -191,7 +189,7 @@ class Environments:
         bundle = sources if requirements.has_local(lock) else None
         python = place / "bin/python"
         async with self._workshop(way, "install", bundle) as shop:
-            (shop.room.work / ".runyard.lock").write_text(lock)
+            rooms.write_to(shop.room, ".runyard.lock", lock.encode())
             await self._uv(shop, "venv", "--quiet", "--allow-existing", "--python", BASE_PYTHON, place, say=say)
             sync = ("pip", "sync", "--allow-empty-requirements", "--python", python)
             await self._uv(shop, *sync, *self._settings.flags, *way.flags, ".runyard.lock", say=say)
@@ -219,13 +217,15 @@ class Environments:
 def _clear(place: Path, uid: int | None) -> None:
     """An empty folder for the environment, its builder's own for now."""
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    rooms.make_open(place.parent)
+    rooms.make_open(place)
     rooms.hand_over(place, uid)
 
 
 def _make_cache(way: _Way) -> None:
     if not way.cache.exists():
-        way.cache.mkdir(parents=True)
+        rooms.make_open(way.cache.parent)
+        way.cache.mkdir()
         rooms.hand_over(way.cache, way.uid)
 
 

@@ -48,7 +48,7 @@ class Room:
 def furnish(room: Room, sources: Path | None = None) -> None:
     """Make the room, its `work` a copy of `sources`. What an earlier tenant of the same name left is removed first."""
     remove(room)
-    room.path.mkdir(mode=0o755, parents=True)
+    make_open(room.path)
     room.stage.mkdir()
     for folder in (room.home, room.tmp):
         folder.mkdir()
@@ -59,6 +59,12 @@ def furnish(room: Room, sources: Path | None = None) -> None:
         shutil.copytree(sources, room.work, symlinks=True)
     for folder in (room.work, room.home, room.tmp):
         hand_over(folder, room.uid)
+
+
+def make_open(folder: Path) -> None:
+    """Make a folder that all may pass and read, whatever the platform's umask; who gets there is settled above it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
 
 
 def hand_over(folder: Path, uid: int | None) -> None:
@@ -75,6 +81,13 @@ def seal(folder: Path) -> None:
         os.chown(path, 0, 0, follow_symlinks=False)
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def write_to(room: Room, name: str, data: bytes) -> None:
+    """Leave a file for the tenant in its `work`, before it moves in: later, the name may be a link that it has laid."""
+    path = room.work / name
+    path.write_bytes(data)
+    hand_over(path, room.uid)
 
 
 def read_from(room: Room, name: str) -> str:

@@ -151,6 +151,7 @@ class MemoryJobs:
             pressing=len(pressing),
             overdue=sum(1 for job in pressing if job.queued_at <= overdue_at),
             oldest_at=min((job.queued_at for job in pressing), default=None),
+            next_at=min((job.queued_at for job in pressing if job.queued_at > overdue_at), default=None),
             in_progress=shelf.in_progress,
         )
 
