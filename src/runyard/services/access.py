@@ -41,7 +41,7 @@ class Access:
         secret = text[7:] if text[:7].lower() == "bearer " else text
         key = self._live.get(digest_of(secret.strip())) if secret.isascii() else None
         if key is None:
-            raise Unauthorized("this API key is unknown or revoked: see `runyard keys list`")
+            raise Unauthorized("this API key is unknown or revoked")
         return key
 
     async def create(self, name: str) -> tuple[ApiKey, str]:

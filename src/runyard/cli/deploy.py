@@ -1,0 +1,231 @@
+"""`runyard deploy`: pack sources, bring them, and create or update the endpoint of that name."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from runyard.cli.output import json_option, print_json
+from runyard.cli.platform import control
+
+if TYPE_CHECKING:
+    from runyard.cli.bundle import Bundle, Progress
+    from runyard.wire import control as wire
+
+WORKERS_MIN_DEFAULT = 0
+WORKERS_MAX_DEFAULT = 3
+IDLE_TIMEOUT_DEFAULT_S = 5
+SCALER_VALUE_DEFAULT = 4.0
+UPLOAD_CHUNK_BYTES = 1 << 18
+SCALERS = {"queue-delay": ("QUEUE_DELAY", "queueDelay"), "request-count": ("REQUEST_COUNT", "requestCount")}
+GENERIC_STEMS = frozenset({"handler", "rp_handler", "main"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The flags that say how the endpoint runs; None where the flag was not given."""
+
+    name: str
+    workers_min: int | None
+    workers_max: int | None
+    idle_timeout: int | None
+    scaler: str | None
+    scaler_value: float | None
+    env: dict[str, str] | None
+
+
+@click.command()
+@click.argument("target")
+@click.option("--name", help="Name of the endpoint; an existing one gets a new release.  [default: the folder's]")
+@click.option("--type", "kind", type=click.Choice(["queue", "load-balancer"]), default="queue", show_default=True)
+@click.option("--runtime", type=click.Choice(["process", "docker"]), help="How workers run.  [default: process]")
+@click.option(
+    "--handler", metavar="FILE", help="The handler's file.  [default: handler.py, rp_handler.py, src/handler.py]"
+)
+@click.option("--workers-min", type=click.IntRange(0), help="Workers that are always on.  [default: 0]")
+@click.option("--workers-max", type=click.IntRange(0), help="The most workers there may be.  [default: 3]")
+@click.option("--idle-timeout", type=click.IntRange(1, 3600), help="Seconds an idle worker stays.  [default: 5]")
+@click.option("--scaler", type=click.Choice(list(SCALERS)), help="What adds workers.  [default: queue-delay]")
+@click.option("--scaler-value", type=float, help="Seconds a job may wait, or jobs per worker.  [default: 4]")
+@click.option(
+    "--env", "env", multiple=True, metavar="K=V", help="Variable of the workers; repeatable, replaces them all."
+)
+@click.option("--gpu", metavar="TYPE", help="Not yet.")
+@click.option("--gpu-count", type=click.IntRange(0), help="Not yet.")
+@click.option("--sdk", type=click.Choice(["native", "tuned", "pushed", "stock"]), help="Only stock for now.")
+@json_option
+def deploy(
+    target: str,
+    name: str | None,
+    kind: str,
+    runtime: str | None,
+    handler: str | None,
+    env: tuple[str, ...],
+    gpu: str | None,
+    gpu_count: int | None,
+    sdk: str | None,
+    as_json: bool,
+    **scaling: Any,
+) -> None:
+    """Deploy TARGET, a handler's file or a folder, and print the endpoint's id.
+
+    A folder is packed without what its .gitignore and .runpodignore files leave out. Deploying again under the same name
+    makes a new release; flags that are not given then leave the endpoint's settings as they are.
+    """
+    _refuse_what_comes_later(kind, runtime, gpu, gpu_count, sdk)
+    path = _target(target, runtime)
+    options = Options(name=name or _name_of(path), env=_env(env), **scaling)
+    _check_scaler(options)
+    with tempfile.TemporaryFile() as file:
+        bundle, handler = _pack(path, handler, file)
+        known = next((endpoint for endpoint in control().endpoints() if endpoint.name == options.name), None)
+        _upload(bundle, file)
+    deployed = _create(options, bundle, handler) if known is None else _update(known, options, bundle, handler)
+    if as_json:
+        print_json({"id": deployed.id, "name": deployed.name, "version": deployed.runyard.version})
+    else:
+        click.echo(deployed.id)
+
+
+def _refuse_what_comes_later(
+    kind: str, runtime: str | None, gpu: str | None, gpu_count: int | None, sdk: str | None
+) -> None:
+    if kind != "queue":
+        raise click.UsageError("--type load-balancer is not built yet: this release deploys queue endpoints")
+    if runtime == "docker":
+        raise click.UsageError("--runtime docker is not built yet: this release runs workers with --runtime process")
+    if gpu is not None or gpu_count:
+        raise click.UsageError("--gpu is not built yet: workers see every GPU of the machine, so leave it out")
+    if sdk not in (None, "stock"):
+        raise click.UsageError(f"--sdk {sdk} is not built yet: handlers run with the official SDK (--sdk stock)")
+
+
+def _target(target: str, runtime: str | None) -> Path:
+    path = Path(target)
+    if not path.exists():
+        raise click.UsageError(f"there is no file or folder {target}. (Image references are not built yet.)")
+    if path.is_file() and path.suffix != ".py":
+        raise click.UsageError(f"{target} is not a Python file: name a handler's file or a folder")
+    if runtime is None and (path / "Dockerfile").is_file():
+        raise click.UsageError(
+            f"{target} has a Dockerfile, and containers are not built yet: "
+            "--runtime process runs its handler with its requirements.txt instead"
+        )
+    return path.resolve()
+
+
+def _name_of(path: Path) -> str:
+    """The folder's name; a file's own, unless every handler is called so."""
+    if path.is_dir() or path.stem in GENERIC_STEMS:
+        return (path if path.is_dir() else path.parent).name or "root"
+    return path.stem
+
+
+def _env(pairs: tuple[str, ...]) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := next((pair for pair, (name, sign, _) in zip(pairs, split, strict=True) if not (name and sign)), None):
+        raise click.UsageError(f"--env {wrong}: write it as NAME=VALUE")
+    return {name: value for name, _, value in split}
+
+
+def _check_scaler(options: Options) -> None:
+    value = options.scaler_value
+    if value is not None and not math.isfinite(value):
+        raise click.UsageError(f"--scaler-value {value}: give a number")
+    if options.scaler == "request-count" and value is not None and not value.is_integer():
+        raise click.UsageError(f"--scaler-value {value:g}: jobs per worker are a whole number")
+
+
+def _pack(path: Path, handler: str | None, file: IO[bytes]) -> tuple[Bundle, str]:
+    from runyard.cli.bundle import CannotPack, gather, pack
+
+    try:
+        sources = gather(path, handler)
+        return pack(sources, file, _progress("packing", "files")), sources.handler
+    except CannotPack as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _upload(bundle: Bundle, file: IO[bytes]) -> None:
+    if control().has_bundle(bundle.digest):
+        return
+    file.seek(0)
+    control().upload(bundle.digest, _chunks(file, bundle.size), bundle.size)
+
+
+def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    progress, done = _progress("uploading", "bytes"), 0
+    while chunk := file.read(UPLOAD_CHUNK_BYTES):
+        yield chunk
+        done += len(chunk)
+        progress(done, size)
+
+
+def _create(options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
+    scaler = options.scaler or "queue-delay"
+    workers = {"min": WORKERS_MIN_DEFAULT, "max": max(WORKERS_MAX_DEFAULT, options.workers_min or 0)}
+    if scaler == "queue-delay":
+        workers["idleTimeout"] = IDLE_TIMEOUT_DEFAULT_S
+    body = {
+        "name": options.name,
+        "type": "QUEUE",
+        "workers": workers | _workers(options),
+        "scaling": _scaling(scaler, options.scaler_value),
+        "env": options.env or {},
+        "runyard": {"bundle": bundle.digest, "handler": handler},
+    }
+    return control().create(body)
+
+
+def _update(known: wire.Endpoint, options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
+    body: dict[str, Any] = {"runyard": {"bundle": bundle.digest, "handler": handler}}
+    if workers := _workers(options):
+        body["workers"] = workers
+    if options.env is not None:
+        body["env"] = options.env
+    if options.scaler is not None or options.scaler_value is not None:
+        body["scaling"] = _scaling(options.scaler or _scaler_of(known), options.scaler_value)
+    return control().update(known.id, body)
+
+
+def _workers(options: Options) -> dict[str, int]:
+    given = {"min": options.workers_min, "max": options.workers_max, "idleTimeout": options.idle_timeout}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _scaling(scaler: str, value: float | None) -> dict[str, Any]:
+    kind, field = SCALERS[scaler]
+    number = SCALER_VALUE_DEFAULT if value is None else value
+    return {"type": kind, field: int(number) if number.is_integer() else number}
+
+
+def _scaler_of(endpoint: wire.Endpoint) -> str:
+    from runyard.wire.control import QueueDelayScaling
+
+    return "queue-delay" if isinstance(endpoint.scaling, QueueDelayScaling) else "request-count"
+
+
+def _progress(doing: str, unit: str) -> Progress:
+    """Says how far it is, on a terminal only and once a percent."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+    shown = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 if total == 0 else 100 * done // total
+        if percent != shown:
+            shown = percent
+            end = "\n" if done == total else ""
+            click.echo(f"\r{doing} {percent:3d}% of {total} {unit}{end}", err=True, nl=False)
+
+    return show

@@ -1,0 +1,63 @@
+"""Which files of a folder belong to a bundle: all but what its `.gitignore` and `.runpodignore` files leave out.
+
+They are read in every folder, with git's rules: the last pattern that matches decides, deeper files overrule higher ones,
+and nothing comes back from a folder that is left out. In one folder `.runpodignore` comes last, so that `!weights/` there
+brings in what git does not keep. Some folders never belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+IGNORE_FILES = (".gitignore", ".runpodignore")
+NEVER = frozenset({".git", "__pycache__", ".venv"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The patterns of one folder; `base` is its path from the root, with a slash at its end unless it is the root."""
+
+    base: str
+    spec: GitIgnoreSpec
+
+
+def files_of(root: Path) -> Iterator[tuple[str, Path]]:
+    """Regular files and symbolic links as (path from the root, path), in a fixed order.
+
+    Sockets, pipes and devices are passed over. Links are not followed. Raises `ValueError` for an unreadable pattern.
+    """
+    yield from _walk(root, "", ())
+
+
+def _walk(folder: Path, base: str, above: tuple[_Rules, ...]) -> Iterator[tuple[str, Path]]:
+    rules = above + _rules_in(folder, base)
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        name = base + entry.name
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        if entry.name in NEVER or _left_out(name + "/" if is_folder else name, rules):
+            continue
+        if is_folder:
+            yield from _walk(entry, name + "/", rules)
+        elif entry.is_file() or entry.is_symlink():
+            yield name, entry
+
+
+def _rules_in(folder: Path, base: str) -> tuple[_Rules, ...]:
+    lines: list[str] = []
+    for name in IGNORE_FILES:
+        file = folder / name
+        if file.is_file():
+            lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return (_Rules(base, GitIgnoreSpec.from_lines(lines)),) if lines else ()
+
+
+def _left_out(name: str, rules: tuple[_Rules, ...]) -> bool:
+    for rule in reversed(rules):
+        verdict = rule.spec.check_file(name.removeprefix(rule.base)).include
+        if verdict is not None:
+            return verdict
+    return False

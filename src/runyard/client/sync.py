@@ -1,0 +1,141 @@
+"""The sync face: an endpoint and its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import httpx2
+
+from runyard.client import calls
+from runyard.client.calls import Call, Deadline
+from runyard.client.errors import client_errors
+from runyard.client.settings import Address, address
+from runyard.client.shapes import Chunks, JobStatus, Purged
+
+
+class Connection:
+    """Sends calls; errors come out as `ClientError`. `transport` replaces the network in tests."""
+
+    def __init__(self, to: Address, transport: httpx2.BaseTransport | None = None) -> None:
+        self.address = to
+        self.http = httpx2.Client(
+            base_url=to.url,
+            headers=to.headers,
+            transport=transport,
+            trust_env=not to.local,
+            timeout=calls.CALL_TIMEOUT_S,
+        )
+
+    def ask(self, call: Call, shape: Any) -> Any:
+        """The answer as `shape`. Raises `ClientError`."""
+        return calls.decode(self.send(call), shape)
+
+    def send(self, call: Call) -> bytes:
+        """The body of the answer. Raises `ClientError`."""
+        with client_errors(self.address.url):
+            response = self.http.request(
+                call.method, call.path, json=call.body, params=dict(call.query), timeout=call.timeout_s
+            )
+            calls.check(response.status_code, response.content)
+            return response.content
+
+    def close(self) -> None:
+        self.http.close()
+
+
+class Endpoint:
+    """A queue endpoint by its id. Close it, or use it as a context, to let its connections go."""
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        self.id = id
+        self.connection = connection or Connection(address(url, api_key))
+
+    def run(
+        self,
+        input: Any,
+        *,
+        webhook: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+        s3_config: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Queue a job. `policy` may have executionTimeout, ttl (milliseconds) and lowPriority."""
+        options = {"webhook": webhook, "policy": policy, "s3Config": s3_config}
+        return self.job(self.connection.ask(calls.run(self.id, input, options), JobStatus).id)
+
+    def run_sync(
+        self,
+        input: Any,
+        *,
+        timeout_s: float | None = None,
+        webhook: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+        s3_config: Mapping[str, Any] | None = None,
+    ) -> JobStatus:
+        """Queue a job and wait for its end, or `timeout_s`: then the job lives on and `ended` is False."""
+        options = {"webhook": webhook, "policy": policy, "s3Config": s3_config}
+        until = Deadline(timeout_s)
+        status = self.connection.ask(calls.run_sync(self.id, input, options, until.next_wait_s()), JobStatus)
+        return status if status.ended or until.passed() else self.job(status.id).wait(until.left_s())
+
+    def job(self, job_id: str) -> Job:
+        """A job that was queued before."""
+        return Job(job_id, self)
+
+    def health(self) -> dict[str, Any]:
+        """Counts of jobs and workers (contract A.5)."""
+        return self.connection.ask(calls.health(self.id), dict[str, Any])
+
+    def purge(self) -> int:
+        """Cancel all jobs that wait; returns how many."""
+        return self.connection.ask(calls.purge(self.id), Purged).removed
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Job:
+    """One request to an endpoint."""
+
+    def __init__(self, id: str, endpoint: Endpoint) -> None:
+        self.id = id
+        self._endpoint = endpoint
+
+    def status(self) -> JobStatus:
+        return self._ask(calls.status(self._endpoint.id, self.id))
+
+    def wait(self, timeout_s: float | None = None) -> JobStatus:
+        """The status once the job has ended, or after `timeout_s`: then `ended` is False."""
+        until = Deadline(timeout_s)
+        while True:
+            status = self._ask(calls.wait(self._endpoint.id, self.id, until.next_wait_s()))
+            if status.ended or until.passed():
+                return status
+
+    def stream(self) -> Iterator[Any]:
+        """The chunks of a generator as they come, each once, until the job has ended."""
+        while not (chunks := self._ask(calls.stream(self._endpoint.id, self.id), Chunks)).last:
+            yield from (chunk.output for chunk in chunks.stream)
+
+    def cancel(self) -> JobStatus:
+        return self._ask(calls.cancel(self._endpoint.id, self.id))
+
+    def retry(self) -> JobStatus:
+        """Queue a failed or timed-out job again, under its id."""
+        return self._ask(calls.retry(self._endpoint.id, self.id))
+
+    def _ask(self, call: Call, shape: Any = JobStatus) -> Any:
+        return self._endpoint.connection.ask(call, shape)
