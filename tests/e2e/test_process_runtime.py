@@ -271,6 +271,14 @@ async def test_two_platforms_do_not_share_a_folder(house: House, isolated: bool)
         await House(house.root, isolated=isolated).runtime.list()
 
 
+async def test_a_platform_that_must_isolate_and_cannot_never_starts_anything(tmp_path: Path) -> None:
+    house = House(tmp_path, isolated=True, volume_dir=Path("/proc/no/such/volume"))
+
+    for _ in range(2):
+        with pytest.raises(StartFailed, match="cannot be isolated"):
+            await house.run("w1", WAITS)
+
+
 @both_ways
 async def test_a_worker_that_was_not_prepared_does_not_start(house: House) -> None:
     run = await a_run(house.blobs, {"handler.py": ""})

@@ -16,6 +16,7 @@ import fcntl
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -71,15 +72,19 @@ class ProcessRuntime:
         self._workers: dict[WorkerId, tuple[Child, asyncio.Task[None]]] = {}
         self._followers: set[asyncio.Task[None]] = set()
         self._locks = KeyedLocks()
+        self._opening = asyncio.Lock()
         self._lock_file: IO[str] | None = None
 
     async def open(self) -> None:
         """Happens once. Raises `StartFailed` when another platform uses the folder, or isolation is asked for in vain."""
-        async with self._locks.held("open"):
+        async with self._opening:
             if self._lock_file is None and not self._spawner.closed:
-                self._lock_file = _claim(self._root)
-                await asyncio.to_thread(_end_leftovers, self._root)
-                await self._set_up_isolation()
+                with ExitStack() as undo:
+                    claim = undo.enter_context(_claim(self._root))
+                    await asyncio.to_thread(_end_leftovers, self._root)
+                    await self._set_up_isolation()
+                    undo.pop_all()
+                self._lock_file = claim
 
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
         await self.open()
