@@ -83,10 +83,6 @@ def pack(sources: Sources, out: IO[bytes], progress: Progress, bytes_max: int = 
 
 def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
     info = tarfile.TarInfo(name)
-    if path.is_symlink():
-        info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
-        tar.addfile(info)
-        return
     with path.open("rb") as file:
         status = path.stat()
         info.size = status.st_size
@@ -113,22 +109,24 @@ def _handler_in(files: Sequence[tuple[str, Path]], asked: str | None, folder: Pa
 
 
 def _check_links(root: Path, files: Sequence[tuple[str, Path]]) -> None:
-    """A link is packed as a link, so it must lead to a place in the bundle, by a relative path."""
+    """A bundle has no links: one to a file of the folder is packed as that file, any other is refused."""
     base = root.resolve()
     for name, path in files:
-        if path.is_symlink() and not _stays_inside(path, base):
-            raise CannotPack(f"{name} is a link out of the folder: replace it by a copy, or list it in .runpodignore")
+        if path.is_symlink() and not _leads_to_file_in(base, path):
+            raise CannotPack(
+                f"{name} is a link, and not to a file of this folder: put a copy there, or list it in .runpodignore"
+            )
 
 
-def _stays_inside(link: Path, base: Path) -> bool:
+def _leads_to_file_in(base: Path, link: Path) -> bool:
     try:
-        return not link.readlink().is_absolute() and link.resolve().is_relative_to(base)
-    except (OSError, RuntimeError):  # A link that leads to itself.
+        return link.is_file() and link.resolve().is_relative_to(base)
+    except (OSError, RuntimeError):  # It leads to itself, or where we may not look.
         return False
 
 
 def _too_large(sources: Sources, bytes_max: int) -> str:
-    sizes = sorted(((path.lstat().st_size, name) for name, path in sources.files), reverse=True)[:LARGEST_SHOWN]
+    sizes = sorted(((path.stat().st_size, name) for name, path in sources.files), reverse=True)[:LARGEST_SHOWN]
     largest = "\n".join(f"  {size / 1e6:10.1f} MB  {name}" for size, name in sizes)
     return (
         f"the bundle would be larger than {bytes_max >> 20} MB. Its largest files:\n{largest}\n"

@@ -28,7 +28,8 @@ class _Rules:
 def files_of(root: Path) -> Iterator[tuple[str, Path]]:
     """Regular files and symbolic links as (path from the root, path), in a fixed order.
 
-    Sockets, pipes and devices are passed over. Links are not followed. Raises `ValueError` for an unreadable pattern.
+    Sockets, pipes and devices are passed over; links come as they are and are not entered. Raises `ValueError` for a
+    pattern that cannot be read.
     """
     yield from _walk(root, "", ())
 

@@ -173,25 +173,24 @@ def test_a_file_is_packed_with_the_requirements_beside_it(tmp_path: Path) -> Non
         gather(tmp_path / "main.py", "other.py")
 
 
-def test_links_inside_the_folder_are_packed_as_links(tmp_path: Path) -> None:
+def test_a_link_to_a_file_of_the_folder_is_packed_as_that_file(tmp_path: Path) -> None:
     write(tmp_path, {"handler.py": "", "a/data.txt": "x"})
     (tmp_path / "data.txt").symlink_to("a/data.txt")
-    (tmp_path / "folder").symlink_to("a")
+    (tmp_path / "again.txt").symlink_to(tmp_path / "data.txt")
     _, data = packed(gather(tmp_path, None))
 
-    found = members(data)
-    assert {name: info.linkname for name, info in found.items() if info.issym()} == {
-        "data.txt": "a/data.txt",
-        "folder": "a",
+    assert {name: info.isreg() and info.size for name, info in members(data).items()} == {
+        "a/data.txt": 1,
+        "again.txt": 1,
+        "data.txt": 1,
+        "handler.py": 0,
     }
-    with tempfile.TemporaryDirectory() as place, tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        tar.extractall(place, filter="data")
-        assert (Path(place) / "folder/data.txt").read_text() == "x"
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "loop", "a/../../outside"])
-def test_links_out_of_the_folder_are_refused_by_name(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "loop", "a/../../outside", "a", "nowhere", "."])
+def test_any_other_link_is_refused_by_name(tmp_path: Path, target: str) -> None:
     root = write(tmp_path / "root", {"handler.py": "", "a/b": ""})
+    write(tmp_path, {"outside": "secret"})
     (root / "loop").symlink_to(target)
 
     with pytest.raises(CannotPack, match="loop is a link"):
