@@ -130,6 +130,21 @@ async def test_other_processes_are_out_of_reach(house: House) -> None:
     }
 
 
+async def test_orphans_leave_no_zombies(house: House) -> None:
+    source = """
+import os, subprocess, time
+subprocess.run(["sh", "-c", "sleep 0 & sleep 0 &"])
+def left():
+    return [pid for pid in os.listdir("/proc") if pid.isdecimal() and pid not in ("1", str(os.getpid()))]
+while left():
+    time.sleep(0.01)
+print("up", flush=True)
+"""
+    await house.run("w1", source)
+
+    await house.listener.said("w1", "up")
+
+
 async def test_use_is_limited(house: House) -> None:
     limits = {name: f"__import__('resource').getrlimit({number})" for name, number in LIMITS.items()}
 

@@ -9,8 +9,9 @@ mounts=$1 uid=$2 processes=$3 files=$4 cwd=$5 env=$6
 shift 6
 
 # The first child is PID 1 of the new namespace, and whatever runs in there dies with it. It dies with its parent, which
-# is this shell and then the `timeout` that it becomes. SIGCHLD is ignored, so orphans are reaped by the kernel.
-(trap '' CHLD && exec setpriv --pdeathsig KILL sleep infinity) </dev/null >/dev/null 2>&1 &
+# is this shell and then the `timeout` that it becomes. SIGCHLD is ignored, so orphans are reaped by the kernel; dash
+# cannot ignore that one for others, so env does.
+setpriv --pdeathsig KILL env --ignore-signal=CHLD sleep infinity </dev/null >/dev/null 2>&1 &
 init=$!
 
 mount -a -T "$mounts"

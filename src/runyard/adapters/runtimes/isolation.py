@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("isolate.sh")
-TOOLS = ("setpriv", "unshare", "mount", "timeout", "sh", "sleep")
+TOOLS = ("setpriv", "unshare", "mount", "timeout", "sh", "env", "sleep")
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where root looks for them: never where a user's PATH says."""
 
