@@ -401,9 +401,9 @@ def test_logs_are_read_and_narrowed(deployed: Yard) -> None:
 
 
 def test_an_endpoint_is_deleted_by_name(deployed: Yard) -> None:
-    result = deployed.run("delete", "hello")
+    id = deployed.endpoint().id
 
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert deployed.json("delete", "hello") == {"id": id, "name": "hello"}
     assert deployed.plane.endpoints.list() == []
 
 
@@ -426,7 +426,7 @@ def test_keys_are_made_listed_and_revoked(yard: Yard) -> None:
     assert [key["name"] for key in listed] == ["test", "ci"]
     assert yard.ok("keys", "list").splitlines()[2].split() == [listed[1]["id"], "ci", "2027-01-15T08:00:00.000Z"]
     assert yard.json("keys", "create", "two")["name"] == "two"
-    yard.ok("keys", "revoke", listed[1]["id"])
+    assert yard.json("keys", "revoke", listed[1]["id"]) == {"id": listed[1]["id"]}
     assert yard.run("keys", "revoke", listed[1]["id"]).exit_code == 1
 
 

@@ -51,11 +51,15 @@ def workers(endpoint: str, show_all: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("endpoint")
-def delete(endpoint: str) -> None:
+@json_option
+def delete(endpoint: str, as_json: bool) -> None:
     """Delete ENDPOINT (an id or a name): its jobs are cancelled and its workers stopped."""
     found = endpoint_named(endpoint)
     control().delete(found.id)
-    note(f"deleted {found.name} ({found.id})")
+    if as_json:
+        print_json({"id": found.id, "name": found.name})
+    else:
+        note(f"deleted {found.name} ({found.id})")
 
 
 def scaling_text(endpoint: wire.Endpoint) -> str:

@@ -39,7 +39,11 @@ def list_keys(as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-def revoke(key_id: str) -> None:
+@json_option
+def revoke(key_id: str, as_json: bool) -> None:
     """Revoke a key: from now on it opens nothing."""
     control().revoke_key(key_id)
-    note(f"revoked {key_id}")
+    if as_json:
+        print_json({"id": key_id})
+    else:
+        note(f"revoked {key_id}")

@@ -60,6 +60,7 @@ def test_time_never_runs_backwards(logs: Logs, clock: SetClock) -> None:
     assert first.cursor < second.cursor
 
 
+@pytest.mark.row("F131")
 @pytest.mark.parametrize(
     ("line", "job"),
     [
