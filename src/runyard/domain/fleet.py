@@ -11,7 +11,9 @@ once its actions are applied it says nothing more.
 3. *Request count* wants ceil((queued + running) / per_worker).
 4. Neither goes below `workers_min` or above `workers_max`; draining workers still count against the maximum.
 5. A worker above what is wanted leaves once it has been idle for the idle timeout.
-6. After failed starts nothing starts until a back-off has passed: 1 s, doubling up to 5 min.
+6. A worker that has been idle that long beside a waiting job may not have that job, since it has lost it before. It makes
+   room for another, one at a time.
+7. After failed starts nothing starts until a back-off has passed: 1 s, doubling up to 5 min.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Demand:
     """Of those, the ones queued at or before the time asked for."""
     oldest_at: float | None = None
     """When the longest-waiting pressing job was queued."""
+    next_at: float | None = None
+    """When the longest-waiting pressing job that is not yet overdue was queued."""
     in_progress: int = 0
 
 
@@ -123,9 +127,12 @@ def plan(view: FleetView, now: float) -> Plan:
     """What to do about one endpoint's fleet now. Pure: same view and time, same plan."""
     outdated = [w for w in view.workers if not w.current and w.phase is not WorkerPhase.DRAINING]
     serving = [w for w in view.workers if w.current and w.phase is not WorkerPhase.DRAINING]
+    useless = _useless(view, serving, now)
+    serving = [w for w in serving if w not in useless]
     wanted, why = _wanted(view, serving, now)
     starts = _starts(view, serving, wanted, why, now)
     drains = [Drain(w.id, "runs an older release") for w in outdated]
+    drains += [Drain(w.id, "idle beside a job that it may not have again") for w in useless]
     drains += _idle_drains(view.scaling, serving, wanted, now)
     return Plan(
         actions=(*drains, *starts),
@@ -139,9 +146,9 @@ def overdue_at(scaling: ScalingPolicy, now: float) -> float:
     return now - scaling.scaler.delay.total_seconds() if isinstance(scaling.scaler, QueueDelay) else now
 
 
-def demand_limit(scaling: ScalingPolicy) -> int:
-    """Pressing jobs beyond this number cannot change a plan."""
-    per_worker = scaling.scaler.per_worker if isinstance(scaling.scaler, RequestCount) else 1
+def demand_limit(scaling: ScalingPolicy, concurrency: int = 1) -> int:
+    """Pressing jobs beyond this number cannot change a plan; `concurrency` is the largest of the fleet's workers."""
+    per_worker = scaling.scaler.per_worker if isinstance(scaling.scaler, RequestCount) else concurrency
     return max(1, scaling.workers_max * per_worker)
 
 
@@ -151,12 +158,12 @@ def _wanted(view: FleetView, serving: list[WorkerView], now: float) -> tuple[int
     match scaling.scaler:
         case QueueDelay() as scaler:
             busy = sum(1 for w in serving if w.jobs)
-            if demand.pressing and not serving:
-                wanted, why = 1, f"{demand.queued} queued and no worker"
-            elif demand.overdue:
+            if demand.overdue:
                 concurrency = max((w.concurrency for w in serving), default=1)
                 wanted = busy + ceil(demand.overdue / concurrency)
                 why = f"{demand.overdue} waited over {scaler.delay.total_seconds():g} s with {busy} busy"
+            elif demand.pressing and not serving:
+                wanted, why = 1, f"{demand.queued} queued and no worker"
             else:
                 wanted, why = 0, ""
         case RequestCount() as scaler:
@@ -175,13 +182,27 @@ def _starts(view: FleetView, serving: list[WorkerView], wanted: int, why: str, n
     return [Start(why)] * max(0, missing)
 
 
+def _useless(view: FleetView, serving: list[WorkerView], now: float) -> list[WorkerView]:
+    """The longest idle worker, if that has not helped a job all the while, and no other worker is coming."""
+    oldest_at, timeout_s = view.demand.oldest_at, view.scaling.idle_timeout.total_seconds()
+    if oldest_at is None or now < max(oldest_at + timeout_s, view.failures.retry_at):
+        return []
+    coming = any(w.phase is WorkerPhase.STARTING for w in serving)
+    going = any(w.phase is WorkerPhase.DRAINING and not w.jobs for w in view.workers)
+    return [] if coming or going else _idle_for(timeout_s, serving, now)[:1]
+
+
 def _idle_drains(scaling: ScalingPolicy, serving: list[WorkerView], wanted: int, now: float) -> list[Drain]:
     """The longest idle leave first, down to what is wanted, each after its idle timeout."""
     timeout_s = scaling.idle_timeout.total_seconds()
-    idle = sorted((w for w in serving if w.idle_since is not None), key=lambda w: (w.idle_since, w.id))
-    expired = [w for w in idle if w.idle_since is not None and now - w.idle_since >= timeout_s]
-    surplus = max(0, len(serving) - max(wanted, scaling.workers_min))
-    return [Drain(w.id, f"idle for {timeout_s:g} s") for w in expired[:surplus]]
+    surplus = max(0, len(serving) - wanted)
+    return [Drain(w.id, f"idle for {timeout_s:g} s") for w in _idle_for(timeout_s, serving, now)[:surplus]]
+
+
+def _idle_for(timeout_s: float, serving: list[WorkerView], now: float) -> list[WorkerView]:
+    """Workers that have been idle for the timeout, the longest idle first."""
+    idle = [(w.idle_since, w.id, w) for w in serving if w.idle_since is not None and now >= w.idle_since + timeout_s]
+    return [w for _, _, w in sorted(idle, key=lambda item: item[:2])]
 
 
 def _wake_at(view: FleetView, serving: list[WorkerView], wanted: int, now: float) -> float | None:
@@ -190,11 +211,14 @@ def _wake_at(view: FleetView, serving: list[WorkerView], wanted: int, now: float
     scaling, demand = view.scaling, view.demand
     if demand.oldest_at is not None or wanted > len(serving):
         times.append(view.failures.retry_at)
-    if isinstance(scaling.scaler, QueueDelay) and demand.oldest_at is not None:
-        times.append(demand.oldest_at + scaling.scaler.delay.total_seconds())
+    if isinstance(scaling.scaler, QueueDelay) and demand.next_at is not None:
+        times.append(demand.next_at + scaling.scaler.delay.total_seconds())
+    timeout_s = scaling.idle_timeout.total_seconds()
+    idle_since = [w.idle_since for w in serving if w.idle_since is not None]
     if len(serving) > scaling.workers_min:
-        timeout_s = scaling.idle_timeout.total_seconds()
-        times += [w.idle_since + timeout_s for w in serving if w.idle_since is not None]
+        times += [since + timeout_s for since in idle_since]
+    if demand.oldest_at is not None:
+        times += [max(since, demand.oldest_at) + timeout_s for since in idle_since]
     return min((at for at in times if at > now), default=None)
 
 

@@ -1,0 +1,52 @@
+"""Why a job waits, as its client reads it."""
+
+import pytest
+
+from runyard.domain.fleet import Demand, Failures, FleetView, QueueReason, plan
+from tests.builders import START, a_busy, a_draining, a_scaling, a_starting, a_view, an_idle
+
+WAITING = Demand(queued=1, pressing=1, oldest_at=START, next_at=START)
+LOW = Demand(queued=1)
+CRASHING = Failures(count=3, last_at=START - 1.5, code="crash_loop", message="worker w ended (exit code 1): no module")
+
+CASES = {
+    "building_environment": (
+        a_view(a_starting(building=True), demand=WAITING),
+        "the environment of the release is being built",
+    ),
+    "starting_worker, already": (
+        a_view(a_starting("a"), a_starting("b"), a_busy(), demand=WAITING, scaling=a_scaling(workers_max=9)),
+        "2 worker(s) starting",
+    ),
+    "starting_worker, from now": (a_view(demand=WAITING), "1 worker(s) starting"),
+    "crash_loop": (
+        a_view(demand=WAITING, failures=CRASHING),
+        "worker w ended (exit code 1): no module; next start in 2 s",
+    ),
+    "workers_max_zero": (
+        a_view(demand=WAITING, scaling=a_scaling(workers_max=0)),
+        "workers.max is 0; raise it to let workers start",
+    ),
+    "workers_max_reached": (
+        a_view(a_busy("a"), a_draining("b"), demand=WAITING, scaling=a_scaling(workers_max=2)),
+        "all 2 of workers.max=2 workers are busy",
+    ),
+    "low_priority": (a_view(demand=LOW), "only low-priority jobs wait; they start no worker"),
+    "waiting_for_scaler": (
+        a_view(a_busy(), demand=WAITING),
+        "1 worker(s) busy; another starts when a job has waited 4 s",
+    ),
+    "waiting_for_scaler, by count": (
+        a_view(a_busy(), demand=WAITING, scaling=a_scaling(per_worker=7)),
+        "1 worker(s) busy; another starts for every 7 requests",
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "view", "message"), [(case, *rest) for case, rest in CASES.items()], ids=list(CASES))
+def test_a_job_that_waits_is_told_why(case: str, view: FleetView, message: str) -> None:
+    assert QueueReason(case.partition(",")[0], message) == plan(view, START).waiting
+
+
+def test_no_reason_is_given_when_nothing_waits() -> None:
+    assert None is plan(a_view(an_idle(), a_busy()), START).waiting
