@@ -32,8 +32,9 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.services.access import Access
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
-from runyard.services.fleet import Fleet, FleetOptions
+from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
+from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
@@ -60,6 +61,7 @@ class Platform:
     def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
         a = adapters
         self.runtime_of = a.runtime
+        self.close_control = a.control.close
         self.roster = Roster()
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
@@ -67,22 +69,22 @@ class Platform:
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
-        self.fleet = Fleet(
+        self.lifecycle = Lifecycle(
             self.endpoints,
-            a.store,
             self.dispatch,
             self.roster,
             a.signals,
             a.clock,
             a.ids,
             self.logs,
-            FleetOptions(
+            WorkerOptions(
                 worker_url=worker_url,
                 ping_interval_ms=settings.ping_interval_ms,
                 stop_grace=timedelta(seconds=settings.stop_grace_s),
                 job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
             ),
         )
+        self.fleet = Fleet(self.endpoints, a.store, self.roster, a.signals, a.clock, self.lifecycle)
         self.job_routes = JobRoutes(
             self.jobs,
             self.endpoints,
@@ -94,7 +96,7 @@ class Platform:
         self.worker_routes = WorkerRoutes(
             self.dispatch,
             self.roster,
-            self.fleet.ailing,
+            self.lifecycle.ailing,
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
         )
@@ -117,8 +119,9 @@ class Platform:
         """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits."""
         await self.access.load()
         await self.endpoints.load()
-        runtime = self.runtime_of(self.fleet)
-        loops = [asyncio.create_task(self.fleet.run(runtime)), asyncio.create_task(self.sweeper.run())]
+        runtime = self.runtime_of(self.lifecycle)
+        await self.lifecycle.open(runtime)
+        loops = [asyncio.create_task(self.fleet.run()), asyncio.create_task(self.sweeper.run())]
         for loop in loops:
             loop.add_done_callback(_report)
         try:
@@ -127,7 +130,9 @@ class Platform:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await self.lifecycle.close()
             await runtime.close()
+            await self.close_control()
 
     async def drain(self) -> None:
         """Take no more jobs, let workers finish what they hold within their grace, and end log followers."""

@@ -131,6 +131,10 @@ class ControlStore(Protocol):
         """A small number that is this endpoint's alone for ever, from 0 on; process workers derive their uid from it."""
         ...
 
+    async def close(self) -> None:
+        """Nothing is asked of it after this."""
+        ...
+
 
 class Blobs(Protocol):
     """Immutable bytes by SHA-256 (hex)."""

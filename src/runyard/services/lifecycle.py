@@ -1,0 +1,334 @@
+"""One worker's life, from the decision to start it to its last trace.
+
+What is decided is recorded before it is done: a worker is in the roster, STARTING, before the runtime hears of it. Starting
+and stopping take time and happen in tasks. Starts of a release that go wrong are counted in a row, with the evidence, for
+the planner's back-off and for whoever asks why a job waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from runyard.domain.account import digest_of
+from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
+from runyard.domain.errors import BuildFailed, NotFound, RunyardError
+from runyard.domain.fleet import Failures
+from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.worker import Exit, Worker
+from runyard.ports.runtime import Launch, LogSource, WorkerRuntime
+from runyard.ports.system import Clock, Ids, Signals
+from runyard.services import topics
+from runyard.services.dispatch import Dispatch
+from runyard.services.logs import Logs
+from runyard.services.roster import LiveWorker, Roster
+from runyard.services.worker_env import worker_env
+
+log = logging.getLogger("runyard.fleet")
+
+EVIDENCE_LINES = 5
+_STOP = "stop a worker"
+
+
+class EndpointBook(Protocol):
+    """The endpoints as they are now."""
+
+    def list(self) -> list[Endpoint]: ...
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint:
+        """Raises `NotFound`."""
+        ...
+
+    async def set_lock(self, endpoint_id: EndpointId, release_id: ReleaseId, lock: str) -> None:
+        """Remember what a release's requirements resolved to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How workers reach the platform, and how much time they get to end."""
+
+    worker_url: str
+    ping_interval_ms: int = 10_000
+    stop_grace: timedelta = timedelta(seconds=10)
+    job_stop_grace: timedelta = timedelta(seconds=5)
+
+
+class Lifecycle:
+    """Starts and stops workers. As `RuntimeObserver` it hears of their output and their end."""
+
+    def __init__(
+        self,
+        endpoints: EndpointBook,
+        dispatch: Dispatch,
+        roster: Roster,
+        signals: Signals,
+        clock: Clock,
+        ids: Ids,
+        logs: Logs,
+        options: WorkerOptions,
+    ) -> None:
+        self._endpoints = endpoints
+        self._dispatch = dispatch
+        self._roster = roster
+        self._signals = signals
+        self._clock = clock
+        self._ids = ids
+        self._logs = logs
+        self._options = options
+        self._runtime: WorkerRuntime | None = None
+        self._secrets: dict[WorkerId, str] = {}
+        self._stopping: set[WorkerId] = set()
+        self._failures: dict[ReleaseId, Failures] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        dispatch.replace_worker = self.replace
+
+    async def open(self, runtime: WorkerRuntime) -> None:
+        """Use this runtime, after clearing away what an earlier process left in it."""
+        self._runtime = runtime
+        for worker_id in await runtime.list():
+            if self._roster.get(worker_id) is None:
+                log.info("killing worker %s, left by an earlier process", worker_id)
+                await runtime.stop(worker_id, timedelta(0))
+
+    async def close(self) -> None:
+        """Give up what is under way. The runtime ends what still runs."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def stop_soon(self, live: LiveWorker, reason: str) -> None:
+        """Stop this worker whatever it holds, with its grace."""
+        self.replace(live, reason)
+        self._stop(live)
+
+    async def stopped(self) -> None:
+        """Return when no worker is being stopped; they can still report while this waits."""
+        while stops := [task for task in self._tasks if task.get_name() == _STOP]:
+            await asyncio.wait(stops)
+
+    # Starts
+
+    def prepare_ahead(self, endpoint: Endpoint) -> None:
+        """Build a new release's environment when it is deployed, not when its first job waits for it."""
+        self._spawn(self._build_ahead(endpoint))
+
+    def start(self, endpoint: Endpoint, reason: str) -> None:
+        """Start one worker of the endpoint's release."""
+        secret = self._ids.secret()
+        worker = Worker(
+            id=self._ids.worker(),
+            endpoint_id=endpoint.id,
+            release=endpoint.release,
+            secret_digest=digest_of(secret),
+            created_at=self._clock.now(),
+        )
+        self._secrets[worker.id] = secret
+        live = self._roster.add(worker)
+        self._say(live, f"starting for release {worker.release.version}: {reason}")
+        self._spawn(self._launch(live))
+
+    async def _launch(self, live: LiveWorker) -> None:
+        worker = live.worker
+        try:
+            run = await self._prepare(worker.endpoint_id, worker.release, lambda line: self._say(live, line))
+            if not live.worker.takes_jobs:
+                await self._ended(live, None)
+                return
+            live.worker = live.worker.spawned(self._clock.now())
+            self._changed(worker.endpoint_id)
+            await self._runtime_now.start(self._launch_of(live, run))
+        except RunyardError as error:
+            self._say(live, f"did not start: {error.message}")
+            self._count_failure(worker.endpoint_id, worker.release, _code(error), _evidence(error))
+            live.worker = live.worker.drain(error.message)
+            await self._ended(live, None)
+        if live.worker.alive and not live.worker.takes_jobs and not live.held:
+            # Drained while the runtime was starting it, when there was nothing to stop yet.
+            self._stopping.discard(live.id)
+            self._stop(live)
+
+    async def _prepare(self, endpoint_id: EndpointId, release: Release, say: Callable[[str], None]) -> RunSpec:
+        run = await self._runtime_now.prepare(endpoint_id, release.run, say)
+        if run.lock is not None and run.lock != release.run.lock:
+            await self._endpoints.set_lock(endpoint_id, release.id, run.lock)
+        return run
+
+    async def _build_ahead(self, endpoint: Endpoint) -> None:
+        try:
+            await self._prepare(endpoint.id, endpoint.release, lambda line: log.debug("%s: %s", endpoint.id, line))
+        except RunyardError as error:
+            self._count_failure(endpoint.id, endpoint.release, _code(error), _evidence(error))
+
+    def _launch_of(self, live: LiveWorker, run: RunSpec) -> Launch:
+        worker = live.worker
+        env = worker_env(
+            base_url=self._options.worker_url,
+            endpoint_id=worker.endpoint_id,
+            worker_id=worker.id,
+            secret=self._secrets[worker.id],
+            ping_interval_ms=self._options.ping_interval_ms,
+            user_env=dict(run.env),
+        )
+        return Launch(worker_id=worker.id, endpoint_id=worker.endpoint_id, run=run, env=env)
+
+    # Ends
+
+    def replace(self, live: LiveWorker, reason: str) -> None:
+        """Give the worker no more jobs, and stop it once it holds none."""
+        if not live.worker.takes_jobs:
+            return
+        live.worker = live.worker.drain(reason)
+        self._say(live, f"draining: {reason}")
+        self.stop_if_free(live)
+
+    def stop_if_free(self, live: LiveWorker) -> None:
+        """Stop a draining worker that holds no job any more."""
+        if not live.worker.takes_jobs and not live.held:
+            self._stop(live)
+
+    def replace_if_stuck(self, live: LiveWorker, now: float) -> float | None:
+        """Stop a worker that does not let go of a job it was told to stop; returns when to look again.
+
+        A blocking handler hears no stop signal (protocol A.2), so the worker goes with the job. Others that run beside it
+        finish first.
+        """
+        grace_s = self._options.job_stop_grace.total_seconds()
+        for job_id, since in live.stopping.items():
+            if since + grace_s <= now:
+                self.replace(live, f"did not stop job {job_id} within {grace_s:g} s")
+        last = max(live.stopping.values(), default=now) + grace_s
+        if live.stopping and last <= now and live.held.keys() <= live.stopping.keys():
+            self._stop(live, timedelta(0))
+        return min((since + grace_s for since in live.stopping.values() if since + grace_s > now), default=None)
+
+    def _stop(self, live: LiveWorker, grace: timedelta | None = None) -> None:
+        if live.id not in self._stopping and live.worker.spawned_at is not None:
+            self._stopping.add(live.id)
+            self._dispatch.release_polls(live)
+            grace = self._options.stop_grace if grace is None else grace
+            self._spawn(self._runtime_now.stop(live.id, grace), name=_STOP)
+
+    def worker_exited(self, worker_id: WorkerId, exit: Exit) -> None:
+        """From the runtime: nothing of this worker runs any more."""
+        live = self._roster.get(worker_id)
+        if live is not None:
+            self._spawn(self._ended(live, exit))
+
+    def worker_said(self, worker_id: WorkerId, line: str) -> None:
+        """From the runtime: a line of the worker's output."""
+        live = self._roster.get(worker_id)
+        if live is not None:
+            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=live.sole_job())
+
+    def ailing(self, live: LiveWorker, reason: str) -> None:
+        """Its own fitness check failed; the process ends itself right after saying so (F125)."""
+        live.worker = live.worker.ailing(reason)
+        self._say(live, f"unhealthy: {reason}")
+
+    async def _ended(self, live: LiveWorker, exit: Exit | None) -> None:
+        worker = live.worker
+        if not worker.alive:
+            return
+        live.worker = worker.stopped(self._clock.now(), exit)
+        self._secrets.pop(worker.id, None)
+        self._stopping.discard(worker.id)
+        reason = f"worker {worker.id} ended ({exit})" if exit is not None else f"worker {worker.id} did not start"
+        self._say(live, reason)
+        if exit is not None and _unexpected(live, exit):
+            message = self._crash_message(live, exit)
+            self._count_failure(worker.endpoint_id, worker.release, "crash_loop", message, fresh=live.finished > 0)
+        self._roster.retire(live)
+        self._logs.worker_stopped(live.id)
+        await self._dispatch.worker_gone(live, reason if worker.stop_reason is None else worker.stop_reason)
+        if self._release_of(worker.endpoint_id) is None:
+            self._roster.forget_endpoint(worker.endpoint_id)
+        self._changed(worker.endpoint_id)
+
+    # Failures
+
+    def failures_of(self, endpoint: Endpoint) -> Failures:
+        """Starts of its release that went wrong in a row."""
+        failures = self._failures.get(endpoint.release.id)
+        if failures is None:
+            return Failures()
+        if any(
+            live.finished and live.worker.created_at >= failures.last_at
+            for live in self._roster.of_endpoint(endpoint.id)
+        ):
+            # A worker that came after the last failure has finished a job: the row has ended.
+            del self._failures[endpoint.release.id]
+            return Failures()
+        return failures
+
+    def _count_failure(
+        self, endpoint_id: EndpointId, release: Release, code: str, message: str, *, fresh: bool = False
+    ) -> None:
+        if self._release_of(endpoint_id) != release.id:
+            return
+        count = 1 if fresh else self._failures.get(release.id, Failures()).count + 1
+        self._failures[release.id] = Failures(count=count, last_at=self._clock.now(), code=code, message=message)
+        log.warning("%s: %s", endpoint_id, message)
+        self._changed(endpoint_id)
+
+    def _crash_message(self, live: LiveWorker, exit: Exit) -> str:
+        when = "before it was ready" if live.worker.ready_at is None else "while it ran"
+        said = [
+            line.line for line in self._logs.tail(live.id, 2 * EVIDENCE_LINES) if line.source is LogSource.CONTAINER
+        ]
+        last = " | ".join(said[-EVIDENCE_LINES:]) or "it said nothing"
+        return f"worker {live.id} of release {live.worker.release.version} ended {when} ({exit}): {last}"
+
+    def forget(self, releases: set[ReleaseId]) -> None:
+        """Drop the failures of all releases but these."""
+        for release_id in self._failures.keys() - releases:
+            del self._failures[release_id]
+
+    def _release_of(self, endpoint_id: EndpointId) -> ReleaseId | None:
+        """The release the endpoint runs; None when there is no such endpoint (any more)."""
+        try:
+            return self._endpoints.get(endpoint_id).release.id
+        except NotFound:
+            return None
+
+    @property
+    def _runtime_now(self) -> WorkerRuntime:
+        assert self._runtime is not None, "no runtime yet: `open` comes first"
+        return self._runtime
+
+    def _say(self, live: LiveWorker, line: str) -> None:
+        self._logs.append(live.id, live.worker.endpoint_id, line, source=LogSource.SYSTEM)
+
+    def _changed(self, endpoint_id: EndpointId) -> None:
+        self._signals.fire(topics.demand(endpoint_id))
+
+    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(coro, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a worker's start or stop failed", exc_info=error)
+
+
+def _unexpected(live: LiveWorker, exit: Exit) -> bool:
+    """A worker that ends by itself has failed, unless it was ready and left in good order (config `refresh_worker`)."""
+    worker = live.worker
+    if worker.stop_reason is not None:
+        return False
+    return worker.ready_at is None or worker.unhealthy_reason is not None or exit.code != 0
+
+
+def _code(error: RunyardError) -> str:
+    return error.code if isinstance(error, BuildFailed) else "start_failed"
+
+
+def _evidence(error: RunyardError) -> str:
+    tail = error.log_tail[-EVIDENCE_LINES:] if isinstance(error, BuildFailed) else ()
+    return " | ".join((error.message, *tail))
