@@ -11,22 +11,21 @@ class LocalSignals:
     """Calls subscribers at once, in the order they came; a subscriber may unsubscribe while it is called."""
 
     def __init__(self) -> None:
-        self._wakes: dict[str, list[Wake]] = {}
+        self._wakes: dict[str, dict[object, Wake]] = {}
 
     def subscribe(self, topic: str, wake: Wake) -> Callable[[], None]:
-        self._wakes.setdefault(topic, []).append(wake)
+        place = object()
+        self._wakes.setdefault(topic, {})[place] = wake
 
         def unsubscribe() -> None:
             wakes = self._wakes.get(topic)
-            if wakes is not None and wake in wakes:
-                wakes.remove(wake)
-                if not wakes:
-                    del self._wakes[topic]
+            if wakes is not None and wakes.pop(place, None) is not None and not wakes:
+                del self._wakes[topic]
 
         return unsubscribe
 
     def fire(self, topic: str) -> None:
         wakes = self._wakes.get(topic)
         if wakes is not None:
-            for wake in tuple(wakes):
+            for wake in tuple(wakes.values()):
                 wake()

@@ -58,8 +58,8 @@ class JobStore(Protocol):
     async def save(self, job: Job, was: Job) -> bool:
         """Replace `was` by `job`; False, changing nothing, when the stored job is no longer `was`.
 
-        A job that goes from running to waiting goes to the *head* of the queue; from an end state, to its tail. A job
-        that waits again has no stream output any more.
+        A job that goes from running to waiting goes to the *head* of the queue; from an end state, to its tail; one that
+        goes on waiting keeps its place. A job that waits again has no stream output any more.
         """
         ...
 
@@ -67,8 +67,8 @@ class JobStore(Protocol):
         """Forget the job and its output; False when the stored job is no longer `job`."""
         ...
 
-    async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> int:
-        """Cancel up to `limit` waiting jobs; returns how many."""
+    async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> list[JobId]:
+        """Cancel up to `limit` waiting jobs, the first in the queue first; returns which."""
         ...
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
@@ -84,7 +84,7 @@ class JobStore(Protocol):
         ...
 
     async def due(self, now: float, limit: int) -> list[Job]:
-        """Jobs whose `due_at` has come, the longest due first."""
+        """Jobs whose `due_at` has come, the longest due first, to the second."""
         ...
 
     async def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:

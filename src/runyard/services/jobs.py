@@ -108,11 +108,13 @@ class Jobs:
         left = (await self._store.counts(endpoint_id)).in_queue
         removed = 0
         while left > 0:
-            count = await self._store.purge(endpoint_id, self._clock.now(), min(left, PURGE_BATCH))
-            if not count:
+            job_ids = await self._store.purge(endpoint_id, self._clock.now(), min(left, PURGE_BATCH))
+            if not job_ids:
                 break
-            removed += count
-            left -= count
+            removed += len(job_ids)
+            left -= len(job_ids)
+            for job_id in job_ids:
+                self._signals.fire(job_id)
             await self._clock.sleep(0)  # Let others run: a million jobs take seconds.
         self._signals.fire(topics.demand(endpoint_id))
         return removed

@@ -33,7 +33,9 @@ def scalings(draw: st.DrawFn) -> ScalingPolicy:
 
 
 # "wait" twice as often: much of what can go wrong is a matter of time alone.
-SCRIPTS = st.lists(st.tuples(st.sampled_from([*EVENTS, "wait"]), st.sampled_from([0, 0.3, 1, 4, 5, 1000])), max_size=25)
+SCRIPTS = st.lists(
+    st.tuples(st.sampled_from([*EVENTS, "wait"]), st.sampled_from([0, 0.3, 1, 4, 5, 1000])), min_size=5, max_size=25
+)
 STORIES = st.tuples(scalings(), st.integers(1, 4), SCRIPTS)
 
 

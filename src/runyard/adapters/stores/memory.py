@@ -104,12 +104,12 @@ class MemoryJobs:
         self._delete(self._shelf(job.endpoint_id), entry)
         return True
 
-    async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> int:
+    async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> list[JobId]:
         shelf = self._shelf(endpoint_id)
         doomed = list(islice(shelf.waiting.values(), limit))
         for entry in doomed:
             self._move(shelf, entry, entry.job.cancel(now))
-        return len(doomed)
+        return [entry.job.id for entry in doomed]
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
         shelf = self._shelves.pop(endpoint_id, None)
@@ -169,10 +169,10 @@ class MemoryJobs:
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         shelf = self._shelf(endpoint_id)
-        top = int(query.after) if query.after is not None else shelf.next_number
+        top = shelf.next_number if query.after is None else min(int(query.after), shelf.next_number)
         bottom = max(1, top - LIST_SCAN_MAX)
         jobs: list[Job] = []
-        for number in range(min(top, shelf.next_number) - 1, bottom - 1, -1):
+        for number in range(top - 1, bottom - 1, -1):
             entry = shelf.entries.get(number)
             if entry is not None and _matches(entry.job, query):
                 jobs.append(entry.job)
@@ -199,13 +199,19 @@ class MemoryJobs:
 
     def _move(self, shelf: _Shelf, entry: _Entry, job: Job) -> None:
         was = entry.job
+        if was.state is job.state is JobState.IN_QUEUE:
+            # It keeps its place: a client that sets a waiting job's lifetime must not send it to the end.
+            self._end_due(entry)
+            entry.job = job
+            self._set_due(entry)
+            return
         self._leave(shelf, entry)
         entry.job = job
         returned = was.state is JobState.IN_PROGRESS and job.state is JobState.IN_QUEUE
         self._enter(shelf, entry, head=returned)
         if job.terminal and not was.terminal:
             shelf.ended[job.state] += 1
-        shelf.retried += job.attempts_lost > was.attempts_lost
+        shelf.retried += returned and job.attempts_lost > was.attempts_lost
 
     def _enter(self, shelf: _Shelf, entry: _Entry, *, head: bool) -> None:
         job = entry.job
@@ -219,11 +225,7 @@ class MemoryJobs:
                     shelf.pressing.move_to_end(job.id, last=False)
         elif job.state is JobState.IN_PROGRESS:
             shelf.in_progress += 1
-        second = entry.due_second = int(job.due_at)
-        bucket = self._buckets.get(second)
-        if bucket is None:
-            bucket = self._new_bucket(second)
-        bucket.add(job.id)
+        self._set_due(entry)
 
     def _leave(self, shelf: _Shelf, entry: _Entry) -> None:
         job = entry.job
@@ -232,9 +234,19 @@ class MemoryJobs:
             shelf.pressing.pop(job.id, None)
         elif job.state is JobState.IN_PROGRESS:
             shelf.in_progress -= 1
+        self._end_due(entry)
+
+    def _set_due(self, entry: _Entry) -> None:
+        second = entry.due_second = int(entry.job.due_at)
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._new_bucket(second)
+        bucket.add(entry.job.id)
+
+    def _end_due(self, entry: _Entry) -> None:
         bucket = self._buckets.get(entry.due_second)
         if bucket is not None:
-            bucket.discard(job.id)
+            bucket.discard(entry.job.id)
 
     def _delete(self, shelf: _Shelf, entry: _Entry) -> None:
         self._leave(shelf, entry)
@@ -267,7 +279,8 @@ class MemoryJobs:
 
 
 def _size(job: Job) -> int:
-    return len(job.input) + len(job.output or b"") + len(job.s3_config or b"")
+    others = (job.output, job.s3_config, job.webhook, job.error)
+    return len(job.input) + sum(len(payload) for payload in others if payload)
 
 
 def _within(chunks: list[bytes], bytes_max: int | None) -> Iterator[bytes]:
