@@ -25,6 +25,7 @@ def main() -> int:
     raw: dict[str, object] = {"rounds": ROUNDS, "seconds": SECONDS}
     with platform() as runyard:
         bars = [*round_trips(runyard, raw), *pick_up(runyard, raw), *parked_polls(runyard, raw)]
+    with platform() as runyard:
         bars += idle_sdk_polls(runyard, raw)
     for bar in bars:
         print(bar)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from statistics import median
 from urllib.parse import urlsplit
@@ -86,9 +85,12 @@ async def _park(runyard: Platform, env: dict[str, str]) -> tuple[float, float]:
     loop = asyncio.get_running_loop()
 
     async def poll() -> None:
-        _, worker = await loop.create_connection(Exchange, take_url.hostname, take_url.port)
-        while True:
-            await worker.ask(take)
+        transport, worker = await loop.create_connection(Exchange, take_url.hostname, take_url.port)
+        try:
+            while True:
+                await worker.ask(take)
+        finally:
+            transport.close()
 
     polls = [asyncio.create_task(poll()) for _ in range(PARKED)]
     await asyncio.sleep(3)
@@ -98,13 +100,12 @@ async def _park(runyard: Platform, env: dict[str, str]) -> tuple[float, float]:
     resident = resident_mib(runyard.pid)
     for task in polls:
         task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*polls)
+    await asyncio.gather(*polls, return_exceptions=True)
     return share, resident
 
 
 def idle_sdk_polls(runyard: Platform, raw: dict[str, object]) -> list[Bar]:
-    """How often an idle worker of the official SDK asks, as the platform counts it."""
+    """How often an idle worker of the official SDK asks, as a platform that has no other worker counts it."""
     endpoint = runyard.deploy("idle", HERE / "idle_worker" / "handler.py", {})
     runyard.wait_until_ready(endpoint)
     before = _counts(runyard)
