@@ -60,6 +60,7 @@ class Worker:
     """When its process ran; None while its environment is being built."""
     ready_at: float | None = None
     sdk_version: str | None = None
+    """As its pings say."""
     unhealthy_reason: str | None = None
     """What its last unhealthy ping said."""
     stop_reason: str | None = None
@@ -90,6 +91,9 @@ class Worker:
         """It has polled or pinged: the only sign that it is ready (protocol A.3)."""
         phase = WorkerPhase.READY if self.phase is WorkerPhase.STARTING else self.phase
         return replace(self, phase=phase, ready_at=now)
+
+    def runs_sdk(self, version: str) -> Worker:
+        return self if version == self.sdk_version else replace(self, sdk_version=version)
 
     def ailing(self, reason: str) -> Worker:
         """It says itself that it is not fit to work."""

@@ -23,6 +23,7 @@ from runyard.services.roster import LiveWorker, Roster
 
 BATCH_MAX = 100
 """Most jobs one batch take gets."""
+SDK_VERSION_LENGTH_MAX = 64
 SOON_S = 0.25
 """Pause before an empty answer to a worker that would otherwise poll again at once."""
 STRANGER_PAUSE_S = 1.0
@@ -131,7 +132,8 @@ class WorkerRoutes:
             self._unhealthy(live, f"{query.get('check', 'a fitness check')}: {query.get('reason', 'no reason given')}")
         else:
             self._dispatch.pinged(live, frozenset(query.get("job_id", "").split(",")))
-        live.sdk_version = query.get("runpod_version") or live.sdk_version
+        if version := query.get("runpod_version"):
+            live.worker = live.worker.runs_sdk(version[:SDK_VERSION_LENGTH_MAX])
         x.respond(200, b"{}")
 
 

@@ -36,7 +36,6 @@ class LiveWorker:
         "finished",
         "held",
         "idle_since",
-        "sdk_version",
         "stop_poll",
         "stopping",
         "suspected",
@@ -59,8 +58,6 @@ class LiveWorker:
         self.stop_poll: StopPoll | None = None
         self.finished = 0
         """Results it has sent."""
-        self.sdk_version: str | None = None
-        """As its pings say."""
 
     @property
     def id(self) -> WorkerId:
