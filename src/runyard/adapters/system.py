@@ -41,14 +41,14 @@ class RandomIds:
     """Names from the operating system's randomness, which is asked for in large pieces: it is a system call each time."""
 
     def __init__(self) -> None:
-        self._pool = b""
+        self._pool = ""
         self._at = 0
 
     def job(self, *, sync: bool) -> JobId:
         if self._at == len(self._pool):
-            self._pool, self._at = os.urandom(4096), 0
-        raw = self._pool[self._at : self._at + 16].hex()
-        self._at += 16
+            self._pool, self._at = os.urandom(4096).hex(), 0
+        raw = self._pool[self._at : self._at + 32]
+        self._at += 32
         name = f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}-u1"  # The form of a random UUID.
         return JobId(f"sync-{name}" if sync else name)
 

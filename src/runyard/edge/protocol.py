@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runyard.edge.bodies import error_body
@@ -40,20 +41,18 @@ class Routes(Protocol):
 class Head:
     """What the hot routes need of a request's headers, gathered in one pass."""
 
-    __slots__ = ("authorization", "content_length", "expects_continue", "hosts", "size")
+    __slots__ = ("authorization", "content_length", "expects_continue", "hosts")
 
     def __init__(self) -> None:
         self.authorization: bytes | None = None
         self.content_length: int | None = None
         self.expects_continue = False
         self.hosts = 0
-        self.size = 0
 
     @classmethod
     def of(cls, headers: list[tuple[bytes, bytes]]) -> Head:
         head = cls()
         for name, value in headers:
-            head.size += len(name) + len(value)
             match name.lower():
                 case b"host":
                     head.hosts += 1
@@ -91,7 +90,10 @@ class EdgeProtocol(HttpToolsProtocol):
         """Counts what the client has sent, so that `reap` sees when it sends nothing."""
         self.seen: tuple[int, int] = (self.IDLE, 0)
         self.seen_at = self.loop.time()
+        self.read_bytes = 0
+        """Size of what is being read now."""
         self.head_bytes = 0
+        """What came of an unfinished head after the read that it began in."""
         self.feeding = False
         self.answers: list[bytes] = []
         """Answers to what is being read now; they leave in one write, which for a pipeline is one for many."""
@@ -107,13 +109,21 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.progress += 1
+        self.read_bytes = len(data)
+        in_head = self.phase == self.HEAD
         self.feeding = True
         try:
-            super().data_received(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
         finally:
             self.feeding = False
-            self._flush()
-        if self.phase == self.HEAD:
+            if self.answers:
+                self._flush()
+        if in_head and self.phase == self.HEAD:
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES_MAX:
                 self.refuse_connection(431, f"the request head is larger than {HEAD_BYTES_MAX} bytes")
@@ -256,9 +266,6 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINES[status] + head + body)
         self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:
-        self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
-
     def shutdown(self) -> None:
         """The server stops: held requests are answered as they stand."""
         cycle: Any = self.cycle
@@ -292,7 +299,8 @@ class EdgeProtocol(HttpToolsProtocol):
             return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
         if len(self.headers) > HEADERS_MAX:
             return 431, f"the request has more than {HEADERS_MAX} headers"
-        if head.size > HEAD_BYTES_MAX:
+        may_be_large = self.head_bytes or self.read_bytes > HEAD_BYTES_MAX
+        if may_be_large and sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
             return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
         if head.hosts != 1 and (head.hosts or self.parser.get_http_version() != "1.0"):
             return 400, "the request must have exactly one Host header"

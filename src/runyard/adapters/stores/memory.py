@@ -91,7 +91,6 @@ class MemoryJobs:
         entry = self._current(was)
         if entry is None:
             return False
-        self._bytes += _size(job) - _size(was)
         if job.state is JobState.IN_QUEUE:
             self._forget_output(entry)
         self._move(self._shelf(job.endpoint_id), entry, job)
@@ -279,8 +278,13 @@ class MemoryJobs:
 
 
 def _size(job: Job) -> int:
-    others = (job.output, job.s3_config, job.webhook, job.error)
-    return len(job.input) + sum(len(payload) for payload in others if payload)
+    return (
+        len(job.input)
+        + len(job.output or b"")
+        + len(job.error or "")
+        + len(job.s3_config or b"")
+        + len(job.webhook or "")
+    )
 
 
 def _within(chunks: list[bytes], bytes_max: int | None) -> Iterator[bytes]:
