@@ -198,6 +198,8 @@ class MemoryJobs:
 
     def _move(self, shelf: _Shelf, entry: _Entry, job: Job) -> None:
         was = entry.job
+        if job.output is not was.output or job.error is not was.error:
+            self._bytes += _size(job) - _size(was)
         if was.state is job.state is JobState.IN_QUEUE:
             # It keeps its place: a client that sets a waiting job's lifetime must not send it to the end.
             self._end_due(entry)
