@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from asyncio import TimerHandle
+from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from runyard.domain.errors import MethodNotAllowed, RunyardError, TooLarge
 from runyard.edge import eager
 from runyard.edge.bodies import error_body
-
-if TYPE_CHECKING:
-    from runyard.edge.protocol import EdgeProtocol
 
 log = logging.getLogger("runyard.edge")
 
@@ -50,6 +47,19 @@ class _NoEvent:
 _NO_EVENT = _NoEvent()
 
 
+class Connection(Protocol):
+    """What an exchange needs of the connection it came on."""
+
+    loop: AbstractEventLoop
+    transport: Any
+    proven: object
+    """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+
+    def write_answer(self, exchange: Exchange, status: int, body: bytes, headers: bytes) -> None:
+        """Write one whole answer and turn to what comes next."""
+        ...
+
+
 class Exchange:
     """A hot request. Answer it once, with `respond`; until then it may be held open.
 
@@ -80,7 +90,7 @@ class Exchange:
     )
 
     def __init__(
-        self, protocol: EdgeProtocol, match: Match, method: bytes, query_string: bytes, authorization: bytes | None
+        self, protocol: Connection, match: Match, method: bytes, query_string: bytes, authorization: bytes | None
     ) -> None:
         self.protocol = protocol
         self.route = match.route
