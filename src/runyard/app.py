@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,15 +20,18 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import RandomIds, SystemClock
+from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.api.app import Services, build_app
 from runyard.config import Settings
 from runyard.domain.errors import BadRequest
+from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import bind, listening
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, JobStore
 from runyard.ports.system import Clock, Ids, Signals
+from runyard.ports.webhooks import WebhookSender
 from runyard.services.access import Access
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
@@ -38,6 +41,7 @@ from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
+from runyard.services.webhooks import Webhooks
 
 log = logging.getLogger("runyard")
 
@@ -53,6 +57,7 @@ class Adapters:
     clock: Clock
     ids: Ids
     runtime: Callable[[RuntimeObserver], WorkerRuntime]
+    webhooks: WebhookSender
 
 
 class Platform:
@@ -66,7 +71,9 @@ class Platform:
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
+        self.webhooks = Webhooks(a.webhooks, a.clock, render=job_body)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
+        self.dispatch.owe_webhook = self.webhooks.ended
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         self.lifecycle = Lifecycle(
@@ -121,7 +128,8 @@ class Platform:
         await self.endpoints.load()
         runtime = self.runtime_of(self.lifecycle)
         await self.lifecycle.open(runtime)
-        loops = [asyncio.create_task(self.fleet.run()), asyncio.create_task(self.sweeper.run())]
+        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
+        loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
             loop.add_done_callback(_report)
         try:
@@ -139,6 +147,7 @@ class Platform:
         self.jobs.closing = True
         self.logs.close()  # Followers would keep their connections, and so the port, open.
         await self.fleet.shutdown()
+        await self.webhooks.settle()
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -146,7 +155,8 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     root = _data_dir(settings)
     user_port = _bind(settings.host, settings.port)
     worker_port = _bind("127.0.0.1", settings.worker_port)
-    platform = Platform(_adapters(settings, root), settings, f"http://127.0.0.1:{worker_port.getsockname()[1]}")
+    own_ports = [port.getsockname()[1] for port in (user_port, worker_port)]
+    platform = Platform(_adapters(settings, root, own_ports), settings, f"http://127.0.0.1:{own_ports[1]}")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -179,7 +189,7 @@ def _data_dir(settings: Settings) -> Path:
     return root
 
 
-def _adapters(settings: Settings, root: Path) -> Adapters:
+def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Adapters:
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
@@ -201,6 +211,7 @@ def _adapters(settings: Settings, root: Path) -> Adapters:
         clock=SystemClock(),
         ids=RandomIds(),
         runtime=runtime,
+        webhooks=HttpxWebhooks(own_ports=own_ports),
     )
 
 

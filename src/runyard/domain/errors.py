@@ -12,6 +12,8 @@
     ├── TooBusy                     503  too_busy
     ├── BuildFailed                 500  build_failed     (a release's environment or image)
     ├── StartFailed                 500  start_failed     (a worker)
+    ├── WebhookFailed               502  webhook_failed   (the receiver of a job's end)
+    │   └── WebhookRefused          502  webhook_refused
     └── InvalidTransition           409  invalid_transition  (a job that cannot go where it was sent)
 
 The message names the id and the next step; data rides on attributes.
@@ -122,3 +124,16 @@ class StartFailed(RunyardError):
     """The runtime could not start a worker."""
 
     code = "start_failed"
+
+
+class WebhookFailed(RunyardError):
+    """The receiver of a webhook could not be reached, or gave no answer."""
+
+    code = "webhook_failed"
+    status = 502
+
+
+class WebhookRefused(WebhookFailed):
+    """The platform must not call this address, or it is none; trying again changes nothing."""
+
+    code = "webhook_refused"

@@ -69,6 +69,8 @@ class Dispatch:
         self._lots: dict[EndpointId, _Lot] = {}
         self.replace_worker: Callable[[LiveWorker, str], None] = lambda live, reason: None
         """Set by the fleet: drain this worker, then stop it."""
+        self.owe_webhook: Callable[[Job], None] = lambda job: None
+        """Set by the composition root: called once when a job with a webhook has ended and is stored so."""
 
     # Jobs in
 
@@ -191,7 +193,10 @@ class Dispatch:
             job = await self._store.get(live.worker.endpoint_id, job_id)
             if job is None or not job.held_by(live.id):
                 return False
-            if await self._store.save(change(job, self._clock.now()), was=job):
+            changed = change(job, self._clock.now())
+            if await self._store.save(changed, was=job):
+                if changed.webhook is not None and changed.terminal:
+                    self.owe_webhook(changed)
                 return True
         return False
 

@@ -1,0 +1,167 @@
+"""Sends webhooks with httpx2, and to no address that must not be called.
+
+Users name the address, and the platform may reach more than they do. So
+
+1. the host is resolved here, once, and the connection is made to an address that was checked: a name cannot mean one
+   address when it is checked and another when it is called;
+2. redirects are not followed and proxies of the environment are not used: both lead past the check;
+3. the addresses in `FORBIDDEN` and the platform's own ports on loopback are refused. Other private and loopback addresses
+   are allowed: that is where the receivers of a self-hosted platform live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import httpx2
+
+from runyard.domain.errors import WebhookFailed, WebhookRefused
+
+CONNECT_S = 4.0
+"""How long one address of several may take to accept a connection."""
+ADDRESSES_MAX = 4
+"""How many of a name's addresses are tried."""
+ANSWER_BYTES_MAX = 64 * 1024
+ANSWER_S = 1.0
+"""How much of an answer's body is read, and for how long, so that a receiver can finish it. Nobody needs what is in it."""
+LOOKUPS_MAX = 32
+"""Names resolved at once. In threads of its own: a slow name server must not take those that others wait for."""
+
+FORBIDDEN = {
+    "an unspecified": ("0.0.0.0/8", "::/128"),
+    "a link-local": ("169.254.0.0/16", "fe80::/10"),
+    "a multicast or broadcast": ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8"),
+    # Clouds hand out their machines' credentials there, and not all of them at 169.254.169.254.
+    "a metadata": ("fd00:ec2::254/128", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
+}
+_FORBIDDEN = [(kind, ip_network(network)) for kind, networks in FORBIDDEN.items() for network in networks]
+_NAT64 = ip_network("64:ff9b::/96")
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "Runyard"}
+
+Lookup = Callable[[str], tuple[str, ...]]
+"""The addresses of a host name, none when it has none. May block."""
+
+
+def look_up(host: str) -> tuple[str, ...]:
+    """What the system's resolver says."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class HttpxWebhooks:
+    """Every request has a connection of its own: receivers are many, and each is called now and then."""
+
+    def __init__(self, *, own_ports: Collection[int], lookup: Lookup = look_up) -> None:
+        self._own_ports = own_ports
+        self._lookup = lookup
+        self._lookups: dict[str, asyncio.Future[tuple[str, ...]]] = {}
+        self._threads = ThreadPoolExecutor(LOOKUPS_MAX, thread_name_prefix="webhook-lookup")
+        self._tls: ssl.SSLContext | None = None
+
+    async def send(self, url: str, body: bytes) -> int:
+        target = _parsed(url)
+        addresses = await self._checked(target)
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(httpx2.create_ssl_context)  # It reads files for 50 ms.
+        try:
+            return await self._post_to_first(addresses, target, body, self._tls)
+        except (httpx2.HTTPError, OSError, ValueError) as error:
+            raise WebhookFailed(f"the request failed ({type(error).__name__}): {error}") from error
+
+    async def _checked(self, target: httpx2.URL) -> list[str]:
+        """Addresses of the target's host that may be called."""
+        host, port = target.raw_host.decode(), _port(target)
+        addresses = await self._resolved(host)
+        if not addresses:
+            raise WebhookFailed(f"no address is known for {host}")
+        refusals = {address: _refusal(address, port, self._own_ports) for address in addresses}
+        allowed = [address for address, refusal in refusals.items() if refusal is None]
+        if not allowed:
+            reasons = "; ".join(f"{address} {refusal}" for address, refusal in refusals.items())
+            raise WebhookRefused(f"{host}:{port} must not be called: {reasons}")
+        return allowed[:ADDRESSES_MAX]
+
+    async def _resolved(self, host: str) -> tuple[str, ...]:
+        with contextlib.suppress(ValueError):
+            return (str(ip_address(host)),)
+        lookup = self._lookups.get(host)
+        if lookup is None:
+            lookup = asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host)
+            self._lookups[host] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(host, None))
+        return await asyncio.shield(lookup)  # Others may wait for it, too.
+
+    async def _post_to_first(self, addresses: list[str], target: httpx2.URL, body: bytes, tls: ssl.SSLContext) -> int:
+        *others, last = addresses
+        for address in others:
+            with contextlib.suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
+                return await _post(address, target, body, tls)
+        return await _post(last, target, body, tls)
+
+
+async def _post(address: str, target: httpx2.URL, body: bytes, tls: ssl.SSLContext) -> int:
+    """POST to this address, as if it had been found under the target's host name."""
+    client = httpx2.AsyncClient(verify=tls, trust_env=False, timeout=httpx2.Timeout(None, connect=CONNECT_S))
+    request = client.stream(
+        "POST",
+        target.copy_with(host=address),
+        content=body,
+        headers=_HEADERS | {"Host": target.netloc.decode()},
+        extensions={"sni_hostname": target.raw_host.decode()},
+        follow_redirects=False,
+    )
+    async with client, request as response:
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            await _read_some(response)
+        return response.status_code
+
+
+async def _read_some(response: httpx2.Response) -> None:
+    size = 0
+    async with asyncio.timeout(ANSWER_S):
+        async for part in response.aiter_raw():
+            size += len(part)
+            if size > ANSWER_BYTES_MAX:
+                return
+
+
+def _parsed(url: str) -> httpx2.URL:
+    try:
+        target = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise WebhookRefused(f"it is not a URL: {error}") from error
+    if target.scheme not in ("http", "https") or not target.host or not 0 < _port(target) < 1 << 16:
+        raise WebhookRefused("it is not an http:// or https:// URL with a host and a valid port")
+    return target
+
+
+def _port(target: httpx2.URL) -> int:
+    return target.port if target.port is not None else 443 if target.scheme == "https" else 80
+
+
+def _refusal(address: str, port: int, own_ports: Collection[int]) -> str | None:
+    """Why this address must not be called, None when it may."""
+    ip = _reached(address)
+    for kind, network in _FORBIDDEN:
+        if ip in network:
+            return f"is {kind} address"
+    return "is the platform itself" if ip.is_loopback and port in own_ports else None
+
+
+def _reached(address: str) -> IPv4Address | IPv6Address:
+    """The address that is reached: IPv4 ones can hide in IPv6 (mapped, 6to4, NAT64)."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip

@@ -1,0 +1,180 @@
+"""A job's webhook, from the request that names it to the receiver: the whole platform in process, a worker by hand."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from runyard.adapters.runtimes.fake import FakeRuntime
+from runyard.adapters.signals import LocalSignals
+from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.system import RandomIds, SystemClock
+from runyard.adapters.webhooks import HttpxWebhooks
+from runyard.app import Adapters, Platform
+from runyard.config import Settings
+from runyard.edge.listener import bind, listening
+from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
+from tests.control_doubles import MemoryBlobs
+from tests.webhook_kit import Receiver
+
+RECEIVED_S_MAX = 10
+
+
+class ShiftedClock(SystemClock):
+    """The real clock, which a test can put forward."""
+
+    shift = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.shift
+
+
+class Yard:
+    """`client` speaks to the user port, `worker` to the worker port."""
+
+    def __init__(self) -> None:
+        self.clock = ShiftedClock()
+        self.receiver = Receiver()
+        self._stack = AsyncExitStack()
+
+    async def open(self, data_dir: Path) -> None:
+        user_port, worker_port = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
+        self.user_url, worker_url = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in (user_port, worker_port))
+        control = MemoryControl()
+        await control.add_endpoint(an_endpoint())
+        adapters = Adapters(
+            store=MemoryJobs(),
+            control=control,
+            blobs=MemoryBlobs(),
+            signals=LocalSignals(),
+            clock=self.clock,
+            ids=RandomIds(),
+            runtime=FakeRuntime,
+            webhooks=HttpxWebhooks(own_ports=[s.getsockname()[1] for s in (user_port, worker_port)]),
+        )
+        self.platform = Platform(adapters, Settings(data_dir=data_dir), worker_url)
+        _, key = await self.platform.access.create("test")
+        enter = self._stack.enter_async_context
+        await enter(self.receiver.open())
+        await enter(listening(worker_port, self.platform.worker_routes.paths, None))
+        await enter(self.platform.running())
+        await enter(listening(user_port, self.platform.job_routes.paths, self.platform.app))
+        self.platform.roster.add(a_worker())
+        self.client = await enter(_client(f"{self.user_url}/v2/{ENDPOINT}", key))
+        self.worker = await enter(_client(f"{worker_url}/v2/{ENDPOINT}", SECRET))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    @property
+    def webhook(self) -> str:
+        return f"http://127.0.0.1:{self.receiver.port}/hook?of=mine"
+
+    async def run(self, **fields: Any) -> str:
+        reply = await self.client.post("/run", json={"input": {"n": 1}, "webhook": self.webhook} | fields)
+        assert 200 == reply.status_code, reply.text
+        return reply.json()["id"]
+
+    async def take(self) -> dict[str, Any]:
+        return (await self.worker.get(f"/job-take/{WORKER}")).json()
+
+    async def report(self, job_id: str, result: dict[str, Any]) -> None:
+        await self.worker.post(f"/job-done/{WORKER}/{job_id}", json=result)
+
+    async def status(self, job_id: str) -> dict[str, Any]:
+        return (await self.client.get(f"/status/{job_id}")).json()
+
+
+def _client(url: str, key: str) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=url, headers={"Authorization": key}, trust_env=False, timeout=RECEIVED_S_MAX)
+
+
+@pytest.fixture
+async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
+    yard = Yard()
+    await yard.open(tmp_path)
+    yield yard
+    await yard.close()
+
+
+async def completed(yard: Yard, job_id: str) -> None:
+    await yard.take()
+    await yard.report(job_id, {"output": {"answer": 42}})
+
+
+async def failed(yard: Yard, job_id: str) -> None:
+    await yard.take()
+    await yard.report(job_id, {"error": "boom"})
+
+
+async def cancelled(yard: Yard, job_id: str) -> None:
+    await yard.client.post(f"/cancel/{job_id}")
+
+
+async def purged(yard: Yard, job_id: str) -> None:
+    await yard.client.post("/purge-queue")
+
+
+async def timed_out(yard: Yard, job_id: str) -> None:
+    await yard.take()
+    yard.clock.shift += 6
+
+
+@pytest.mark.row("F020")
+@pytest.mark.parametrize(
+    ("end", "state", "told"),
+    [
+        (completed, "COMPLETED", {"output": {"answer": 42}}),
+        (failed, "FAILED", {"error": "boom"}),
+        (cancelled, "CANCELLED", {}),
+        (purged, "CANCELLED", {}),
+        (timed_out, "TIMED_OUT", {}),
+    ],
+)
+async def test_the_webhook_of_a_job_gets_its_status_when_it_has_ended(
+    yard: Yard, end: Callable[[Yard, str], Awaitable[None]], state: str, told: dict[str, Any]
+) -> None:
+    job_id = await yard.run(policy={"executionTimeout": 5000})
+    assert yard.receiver.requests.empty()
+    await end(yard, job_id)
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        received = await yard.receiver.requests.get()
+    body = json.loads(received.body)
+
+    assert "POST /hook?of=mine HTTP/1.1" == received.request_line
+    assert "application/json" == received.header("Content-Type")
+    assert {"id": job_id, "status": state} | told == {name: body[name] for name in ("id", "status", *told)}
+    assert await yard.status(job_id) == body
+
+
+@pytest.mark.row("F020")
+async def test_a_job_of_runsync_has_one_too(yard: Yard) -> None:
+    waiting = asyncio.create_task(yard.client.post("/runsync", json={"input": 1, "webhook": yard.webhook}))
+    taken = await yard.take()
+    await yard.report(taken["id"], {"output": 2})
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        received = await yard.receiver.requests.get()
+
+    assert (await waiting).json() == json.loads(received.body)
+
+
+async def test_the_platform_calls_itself_for_nobody(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = await yard.run(webhook=f"{yard.user_url}/v2/{ENDPOINT}/purge-queue")
+    await cancelled(yard, job_id)
+    await yard.platform.webhooks.settle()
+
+    assert "must not be called: 127.0.0.1 is the platform itself" in caplog.text
+
+
+async def test_a_stop_tells_those_that_end_with_it(yard: Yard) -> None:
+    job_id = await yard.run()
+    await completed(yard, job_id)
+    await yard.platform.drain()
+
+    assert job_id == json.loads((yard.receiver.requests.get_nowait()).body)["id"]
