@@ -166,7 +166,8 @@ def commands(text: str) -> Iterator[tuple[str, str]]:
 
 
 def matches(shown: str, printed: str) -> bool:
-    parts = (re.escape(part) for part in stable(shown).split("…"))
+    lines_or_none = re.sub(r"^…\n|\n…\Z", "…", stable(shown), flags=re.MULTILINE)
+    parts = (re.escape(part) for part in lines_or_none.split("…"))
     return re.fullmatch(".*".join(parts), stable(printed), re.DOTALL) is not None
 
 
