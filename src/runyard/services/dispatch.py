@@ -256,7 +256,11 @@ class Dispatch:
         self._signals.fire(topics.demand(live.worker.endpoint_id))
 
     def stop_poll(self, live: LiveWorker, poll: StopPoll) -> None:
-        """Answer a stop poll at once when there is something to stop, else keep it open."""
+        """Answer a stop poll at once when there is something to stop, else keep it open.
+
+        A worker that polls again has passed on what it was told: its loop is not blocked, and its handlers are cancelled.
+        """
+        live.heeded.update(live.stopping.keys() - live.untold)
         if live.stop_poll is not None:
             live.stop_poll.end()
             live.stop_poll = None

@@ -195,16 +195,20 @@ class Lifecycle:
         """Stop a worker that does not let go of a job it was told to stop; returns when to look again.
 
         A blocking handler hears no stop signal (protocol A.2), so the worker goes with the job. Others that run beside it
-        finish first.
+        finish first. A handler that was cancelled gets the time that two pings take: they tell whether it has ended, and
+        beside siblings nothing else does.
         """
-        grace_s = self._options.job_stop_grace.total_seconds()
+        due: list[float] = []
         for job_id, since in live.stopping.items():
-            if since + grace_s <= now:
+            grace_s = self._options.job_stop_grace.total_seconds()
+            if job_id in live.heeded:
+                grace_s += 2 * self._options.ping_interval_ms / 1000
+            due.append(since + grace_s)
+            if due[-1] <= now:
                 self.replace(live, f"did not stop job {job_id} within {grace_s:g} s")
-        last = max(live.stopping.values(), default=now) + grace_s
-        if live.stopping and last <= now and live.held.keys() <= live.stopping.keys():
+        if due and max(due) <= now and live.held.keys() <= live.stopping.keys():
             self._stop(live, timedelta(0))
-        return min((since + grace_s for since in live.stopping.values() if since + grace_s > now), default=None)
+        return min((at for at in due if at > now), default=None)
 
     def _stop(self, live: LiveWorker, grace: timedelta | None = None) -> None:
         if live.id not in self._stopping and live.worker.spawned_at is not None:

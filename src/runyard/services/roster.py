@@ -34,6 +34,7 @@ class LiveWorker:
     __slots__ = (
         "concurrency",
         "finished",
+        "heeded",
         "held",
         "idle_since",
         "stop_poll",
@@ -51,6 +52,8 @@ class LiveWorker:
         """Job -> when it was told to stop it."""
         self.untold: set[JobId] = set()
         """Those of `stopping` that have not gone out on the stop channel."""
+        self.heeded: set[JobId] = set()
+        """Those of `stopping` whose handlers the worker has cancelled; a ping will tell whether they have ended."""
         self.suspected: dict[JobId, float] = {}
         """Job -> when the worker first said it works on nothing though it holds this job."""
         self.concurrency = 1
@@ -81,6 +84,7 @@ class LiveWorker:
             return
         self.stopping.pop(job_id, None)
         self.untold.discard(job_id)
+        self.heeded.discard(job_id)
         self.suspected.pop(job_id, None)
         if not self.held:
             self.idle_since = now
