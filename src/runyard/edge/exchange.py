@@ -19,14 +19,23 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 
 class Route:
-    """A hot route: its methods, the largest body it takes, what answers it, and how often it was answered."""
+    """A hot route: its methods, the largest body it takes, what answers it, and how often it was answered.
 
-    __slots__ = ("answers", "body_bytes_max", "handle", "methods")
+    `admit` raises for a caller that may not use it. It sees the head alone: nobody's body is read but a friend's.
+    """
+
+    __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods")
 
     def __init__(
-        self, handle: Callable[[Exchange], None], methods: frozenset[bytes], body_bytes_max: int = 64 * 1024
+        self,
+        handle: Callable[[Exchange], None],
+        methods: frozenset[bytes],
+        body_bytes_max: int = 64 * 1024,
+        *,
+        admit: Callable[[Exchange], None],
     ) -> None:
         self.handle = handle
+        self.admit = admit
         self.methods = methods
         self.body_bytes_max = body_bytes_max
         self.answers: dict[int, int] = {}
@@ -68,7 +77,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_chunks",
+        "_body",
         "_on_end",
         "_size",
         "_then",
@@ -108,7 +117,7 @@ class Exchange:
         self.refusal: RunyardError | None = None
         self.response_complete = False
         self.disconnected = False
-        self._chunks: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._size = 0
         self._on_end: Callable[[], object] | None = None
         self._timer: TimerHandle | None = None
@@ -118,7 +127,7 @@ class Exchange:
 
     @property
     def body(self) -> bytes:
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        return self._body if isinstance(self._body, bytes) else bytes(self._body)
 
     def query(self) -> dict[str, str]:
         """Query parameters; of a repeated one the last counts."""
@@ -133,7 +142,13 @@ class Exchange:
         if self.method not in self.route.methods:
             allow = tuple(sorted(method.decode() for method in self.route.methods))
             self.refusal = MethodNotAllowed(f"use {' or '.join(allow)} here, not {self.method.decode()}", allow)
-        elif content_length is not None and content_length > self.route.body_bytes_max:
+            return
+        try:
+            self.route.admit(self)
+        except RunyardError as error:
+            self.refusal = error
+            return
+        if content_length is not None and content_length > self.route.body_bytes_max:
             self._refuse_size()
 
     def receive(self, chunk: bytes) -> None:
@@ -142,8 +157,13 @@ class Exchange:
         self._size += len(chunk)
         if self._size > self.route.body_bytes_max:
             self._refuse_size()
+        elif self._size == len(chunk):
+            self._body = chunk
         else:
-            self._chunks.append(chunk)
+            # Grown in place: a list of pieces would cost far more than a body that comes byte by byte.
+            if not isinstance(self._body, bytearray):
+                self._body = bytearray(self._body)
+            self._body += chunk
 
     def proceed(self) -> None:
         """Answer, if it is this request's turn and enough of it is here."""
@@ -224,13 +244,13 @@ class Exchange:
                 then()
 
     def _refuse_size(self) -> None:
-        self._chunks.clear()
+        self._body = b""
         self.refusal = TooLarge(
             f"the body is larger than {self.route.body_bytes_max} bytes, the limit of this operation"
         )
 
     def _end(self) -> None:
-        self._chunks.clear()
+        self._body = b""
         self._end_hold()
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None

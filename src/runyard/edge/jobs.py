@@ -77,32 +77,35 @@ class JobRoutes:
         self._fleet = fleet
         self._keys = keys
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
+
+        def route(handler: Handler, methods: frozenset[bytes], body_bytes_max: int = 64 * 1024) -> Route:
+            return Route(self._of_endpoint(handler), methods, body_bytes_max, admit=self._admit)
+
         plain = {
-            "run": Route(self._guarded(self._run), post, run_bytes_max),
-            "runsync": Route(self._guarded(self._runsync), post, runsync_bytes_max),
-            "purge-queue": Route(self._guarded(self._purge), post),
-            "health": Route(self._guarded(self._health), get),
-            "requests": Route(self._guarded(self._list), get),
+            "run": route(self._run, post, run_bytes_max),
+            "runsync": route(self._runsync, post, runsync_bytes_max),
+            "purge-queue": route(self._purge, post),
+            "health": route(self._health, get),
+            "requests": route(self._list, get),
         }
         with_job = {
-            "status": Route(self._guarded(self._status), get | post),
-            "status-sync": Route(self._guarded(self._status_sync), get | post),
-            "stream": Route(self._guarded(self._stream), get | post),
-            "cancel": Route(self._guarded(self._cancel), post),
-            "retry": Route(self._guarded(self._retry), post),
-            "requests": Route(self._guarded(self._request), get),
+            "status": route(self._status, get | post),
+            "status-sync": route(self._status_sync, get | post),
+            "stream": route(self._stream, get | post),
+            "cancel": route(self._cancel, post),
+            "retry": route(self._retry, post),
+            "requests": route(self._request, get),
         }
         self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS)
 
-    def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
-        def guarded(x: Exchange) -> None:
-            proven = (self._keys.version, x.authorization)
-            if x.protocol.proven != proven:
-                self._keys.authenticate(x.authorization)
-                x.protocol.proven = proven
-            x.run(handler(x, self._endpoints.get(EndpointId(x.args[0]))))
+    def _admit(self, x: Exchange) -> None:
+        proven = (self._keys.version, x.authorization)
+        if x.protocol.proven != proven:
+            self._keys.authenticate(x.authorization)
+            x.protocol.proven = proven
 
-        return guarded
+    def _of_endpoint(self, handler: Handler) -> Callable[[Exchange], None]:
+        return lambda x: x.run(handler(x, self._endpoints.get(EndpointId(x.args[0]))))
 
     async def _run(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.submit(endpoint, bodies.parse_request(x.body, None), self._jobs.new_id(sync=False))

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from runyard.domain.account import digest_of
-from runyard.domain.errors import BadRequest, TooLarge
+from runyard.domain.errors import BadRequest, TooLarge, Unauthorized
 from runyard.domain.job import Job, JobId, WorkerId
 from runyard.edge import bodies
 from runyard.edge.exchange import Exchange, Route
@@ -50,31 +50,48 @@ class WorkerRoutes:
         self._poll_hold_s = poll_hold_s
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
         plain = {
-            "job-take": Route(self._guarded(partial(self._take, batch=False)), get),
-            "job-take-batch": Route(self._guarded(partial(self._take, batch=True)), get),
-            "job-stop": Route(self._guarded(self._stop), get),
-            "ping": Route(self._guarded(self._ping), get),
+            "job-take": Route(self._patiently(partial(self._take, batch=False)), get, admit=_anyone),
+            "job-take-batch": Route(self._patiently(partial(self._take, batch=True)), get, admit=_anyone),
+            "job-stop": Route(self._patiently(self._stop), get, admit=_anyone),
+            "ping": Route(self._patiently(self._ping), get, admit=_anyone),
         }
         with_job = {
-            "job-done": Route(self._guarded(self._done), post, result_bytes_max),
-            "job-stream": Route(self._guarded(self._stream), post, result_bytes_max),
+            "job-done": Route(self._of_worker(self._done), post, result_bytes_max, admit=self._admit),
+            "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._admit),
         }
         self.paths = Paths(plain, with_job, names=2, reserved=frozenset())
 
-    def _guarded(self, handler: Handler) -> Callable[[Exchange], None]:
-        def guarded(x: Exchange) -> None:
-            live = self._roster.get(WorkerId(x.args[1]))
-            proven = (live, x.authorization)
-            if x.protocol.proven == proven and live is not None and live.worker.endpoint_id == x.args[0]:
-                x.run(handler(x, live))
-            elif live is None or live.worker.endpoint_id != x.args[0] or not _opens(live, x.authorization):
-                refusal = bodies.error_body("this worker is not known here, or its secret is not right")
-                x.hold(STRANGER_PAUSE_S, lambda: x.respond(401, refusal))
-            else:
+    def _worker(self, x: Exchange) -> LiveWorker:
+        """The worker whose routes these are, if this is it. Raises `Unauthorized`."""
+        live = self._roster.get(WorkerId(x.args[1]))
+        proven = (live, x.authorization)
+        if live is not None and live.worker.endpoint_id == x.args[0]:
+            if x.protocol.proven == proven:
+                return live
+            if _opens(live, x.authorization):
                 x.protocol.proven = proven
+                return live
+        raise Unauthorized("this worker is not known here, or its secret is not right")
+
+    def _admit(self, x: Exchange) -> None:
+        self._worker(x)
+
+    def _of_worker(self, handler: Handler) -> Callable[[Exchange], None]:
+        return lambda x: x.run(handler(x, self._worker(x)))
+
+    def _patiently(self, handler: Handler) -> Callable[[Exchange], None]:
+        """As `_of_worker`, for polls: a stranger is refused after a pause."""
+
+        def handle(x: Exchange) -> None:
+            try:
+                live = self._worker(x)
+            except Unauthorized as error:
+                refusal = error
+                x.hold(STRANGER_PAUSE_S, lambda: x.fail(refusal))
+            else:
                 x.run(handler(x, live))
 
-        return guarded
+        return handle
 
     async def _take(self, x: Exchange, live: LiveWorker, *, batch: bool) -> None:
         idle = b"job_in_progress=0" in x.query_string
@@ -174,6 +191,10 @@ class StopPoll:
 
     def end(self) -> None:
         self._x.respond(204)
+
+
+def _anyone(x: Exchange) -> None:
+    """Polls have no body to be kept from; who a stranger is, is found when it is its turn to be answered."""
 
 
 def _opens(live: LiveWorker, authorization: bytes | None) -> bool:
