@@ -44,6 +44,7 @@ DIFFERS = {
     re.compile(r"127\.0\.0\.1:\d+"): "ADDRESS",
     re.compile(r"\b\d+(\.\d+)? ?s\b"): "SECONDS",
     re.compile(r"(Time['\"]?: ?)\d+"): r"\1MILLISECONDS",
+    re.compile(r"\b\d+ of (\d+)\b"): r"SOME of \1",
     re.compile(r"^waiting, .*\n", re.MULTILINE): "",  # Said to terminals only.
     re.compile(r"[ \t]+"): " ",
     re.compile(r" $", re.MULTILINE): "",
