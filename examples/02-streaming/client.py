@@ -1,4 +1,7 @@
-"""Reads a stream with the official client: RUNPOD_ENDPOINT_BASE_URL=... RUNPOD_API_KEY=... python client.py ENDPOINT"""
+"""Reads a stream with the official client.
+
+RUNPOD_ENDPOINT_BASE_URL=... RUNPOD_API_KEY=... python client.py ENDPOINT
+"""
 
 import os
 import sys

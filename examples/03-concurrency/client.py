@@ -1,4 +1,7 @@
-"""Sends eight jobs: RUNPOD_ENDPOINT_BASE_URL=... RUNPOD_API_KEY=... python client.py ENDPOINT"""
+"""Sends eight jobs with the official client.
+
+RUNPOD_ENDPOINT_BASE_URL=... RUNPOD_API_KEY=... python client.py ENDPOINT
+"""
 
 import os
 import sys
