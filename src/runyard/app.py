@@ -200,6 +200,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Ada
             observer,
             number_of=control.endpoint_number,
             volume_dir=settings.volume_dir,
+            isolated=_isolated(settings.isolation),
             build_timeout_s=settings.build_timeout_s,
         )
 
@@ -213,6 +214,13 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Ada
         runtime=runtime,
         webhooks=HttpxWebhooks(own_ports=own_ports),
     )
+
+
+def _isolated(choice: str) -> bool:
+    """Root must not run other people's code as root unless it is told to."""
+    if choice not in ("auto", "require", "off"):
+        raise BadRequest(f"isolation must be auto, require or off, not {choice!r}")
+    return choice == "require" or (choice == "auto" and os.geteuid() == 0)
 
 
 def _bind(host: str, port: int) -> socket.socket:

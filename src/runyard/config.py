@@ -49,6 +49,11 @@ class Settings:
     )
     ping_interval_ms: int = _setting(10_000, "How often workers report that they live, in milliseconds.")
     build_timeout_s: float = _setting(1800.0, "Seconds an environment build may take.")
+    isolation: str = _setting(
+        "auto",
+        "Whether process workers are shut off from each other and from the platform: `auto` insists on it when the platform "
+        "runs as root and does without otherwise, `require` insists on it, `off` does without.",
+    )
     volume_dir: Path | None = _setting(
         None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
     )

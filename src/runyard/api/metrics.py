@@ -68,7 +68,9 @@ class _Snapshot(Collector):
     def _job_families(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         now = GaugeMetricFamily("runyard_jobs", "Jobs waiting and running.", labels=["endpoint", "state"])
         ended = CounterMetricFamily("runyard_jobs_finished", "Jobs that ended.", labels=["endpoint", "state"])
-        retried = CounterMetricFamily("runyard_jobs_retried", "Jobs run again on request.", labels=["endpoint"])
+        retried = CounterMetricFamily(
+            "runyard_jobs_retried", "Jobs queued again after they lost their worker.", labels=["endpoint"]
+        )
         for endpoint_id, counts in self._jobs.items():
             now.add_metric([endpoint_id, "IN_QUEUE"], counts.in_queue)
             now.add_metric([endpoint_id, "IN_PROGRESS"], counts.in_progress)

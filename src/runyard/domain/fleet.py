@@ -94,6 +94,14 @@ class QueueReason:
 
     code: str
     message: str
+    until: float | None = None
+    """When the next start is tried; None when it does not wait for a time."""
+
+    def at(self, now: float) -> QueueReason:
+        """As it reads now: with the seconds that are left."""
+        if self.until is None:
+            return self
+        return QueueReason(self.code, f"{self.message}; next start in {max(0.0, self.until - now):.0f} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +235,7 @@ def _reason(view: FleetView, serving: list[WorkerView], starting_now: bool, now:
     if not demand.queued:
         return None
     if now < view.failures.retry_at:
-        wait_s = view.failures.retry_at - now
-        return QueueReason(view.failures.code, f"{view.failures.message}; next start in {wait_s:.0f} s")
+        return QueueReason(view.failures.code, view.failures.message, until=view.failures.retry_at)
     if any(w.building for w in serving):
         return QueueReason("building_environment", "the environment of the release is being built")
     if starting_now or any(w.phase is WorkerPhase.STARTING for w in serving):

@@ -24,7 +24,7 @@ class Route:
     `admit` raises for a caller that may not use it. It sees the head alone: nobody's body is read but a friend's.
     """
 
-    __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods")
+    __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods", "too_large")
 
     def __init__(
         self,
@@ -33,9 +33,12 @@ class Route:
         body_bytes_max: int = 64 * 1024,
         *,
         admit: Callable[[Exchange], None],
+        too_large: Callable[[Exchange, str], None] | None = None,
     ) -> None:
         self.handle = handle
         self.admit = admit
+        self.too_large = too_large
+        """Told when a friend's body is refused for its size."""
         self.methods = methods
         self.body_bytes_max = body_bytes_max
         self.answers: dict[int, int] = {}
@@ -248,6 +251,8 @@ class Exchange:
         self.refusal = TooLarge(
             f"the body is larger than {self.route.body_bytes_max} bytes, the limit of this operation"
         )
+        if self.route.too_large is not None:
+            self.route.too_large(self, self.refusal.message)
 
     def _end(self) -> None:
         self._body = b""

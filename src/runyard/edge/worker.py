@@ -56,7 +56,9 @@ class WorkerRoutes:
             "ping": Route(self._patiently(self._ping), get, admit=_anyone),
         }
         with_job = {
-            "job-done": Route(self._of_worker(self._done), post, result_bytes_max, admit=self._admit),
+            "job-done": Route(
+                self._of_worker(self._done), post, result_bytes_max, admit=self._admit, too_large=self._lost_to_size
+            ),
             "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._admit),
         }
         self.paths = Paths(plain, with_job, names=2, reserved=frozenset())
@@ -119,6 +121,11 @@ class WorkerRoutes:
             if sent.stopPod:
                 self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
         x.respond(200, b"{}")
+
+    def _lost_to_size(self, x: Exchange, message: str) -> None:
+        """A stock worker drops a result that is refused; the job must not wait for it, nor be run again in vain."""
+        error = f"the result is too large: {message}; store large results elsewhere, or raise result_bytes_max"
+        x.run(self._dispatch.report(self._worker(x), JobId(x.args[2]), end_state(None, error)))
 
     async def _stream(self, x: Exchange, live: LiveWorker) -> None:
         sent = bodies.parse_worker_body(x.body)

@@ -57,6 +57,15 @@ class _Lot:
         self.arrivals = 0
         """Counts jobs that found no parked poll; a poll that was about to park compares it."""
 
+    def pop(self) -> tuple[TakePoll, LiveWorker] | None:
+        """The poll that parked last of a worker that takes jobs; those of workers that no longer do are ended."""
+        while self.polls:
+            poll, live = self.polls.popitem()
+            if live.worker.takes_jobs:
+                return poll, live
+            poll.end()
+        return None
+
 
 class Dispatch:
     """Hands jobs to workers and takes their reports."""
@@ -77,11 +86,11 @@ class Dispatch:
     async def submit(self, job: Job) -> Job:
         """Keep a new job, leased at once when a worker waits for one. Returns it as stored."""
         lot = self._lot(job.endpoint_id)
-        if not lot.polls:
+        if not lot.polls or (parked := lot.pop()) is None:
             await self._store.add(job)
             await self._queued(lot, job.endpoint_id)
             return job
-        poll, live = lot.polls.popitem()
+        poll, live = parked
         leased = job.take(live.id, self._clock.now())
         try:
             await self._store.add(leased)
@@ -131,6 +140,11 @@ class Dispatch:
 
     async def _try(self, lot: _Lot, live: LiveWorker, poll: TakePoll, *, parked: bool = False) -> bool:
         """Answer the poll with waiting jobs; False when there are none for it."""
+        if not live.worker.takes_jobs:
+            if parked:
+                lot.polls.pop(poll, None)
+            poll.end()
+            return True
         now = self._clock.now()
         jobs = await self._store.take(live.worker.endpoint_id, live.id, poll.limit, now)
         if not jobs:
@@ -139,7 +153,10 @@ class Dispatch:
         if gone or not self._hand_over(live, poll, jobs):
             for job in reversed(jobs):
                 await self._store.save(job.give_back(), was=job)
-            lot.arrivals += 1
+            if parked:
+                lot.arrivals += 1
+            else:
+                await self._queued(lot, live.worker.endpoint_id)  # For polls that have parked meanwhile.
         return True
 
     def _hand_over(self, live: LiveWorker, poll: TakePoll, jobs: Sequence[Job]) -> bool:

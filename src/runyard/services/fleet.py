@@ -203,7 +203,7 @@ class Fleet:
     def queue_reason(self, endpoint_id: EndpointId) -> QueueReason | None:
         """Why a job of this endpoint that waits now waits."""
         watch = self._watches.get(endpoint_id)
-        return None if watch is None else watch.waiting
+        return None if watch is None or watch.waiting is None else watch.waiting.at(self._clock.now())
 
     def _endpoint(self, endpoint_id: EndpointId) -> Endpoint | None:
         try:

@@ -159,10 +159,18 @@ class Lifecycle:
         return run
 
     async def _build_ahead(self, endpoint: Endpoint) -> None:
+        builder = WorkerId(f"build-{endpoint.release.version}")  # Its lines are read like a worker's.
+
+        def say(line: str) -> None:
+            self._logs.append(builder, endpoint.id, line, source=LogSource.SYSTEM)
+
         try:
-            await self._prepare(endpoint.id, endpoint.release, lambda line: log.debug("%s: %s", endpoint.id, line))
+            await self._prepare(endpoint.id, endpoint.release, say)
         except RunyardError as error:
+            say(f"failed: {error.message}")
             self._count_failure(endpoint.id, endpoint.release, _code(error), _evidence(error))
+        finally:
+            self._logs.worker_stopped(builder)
 
     def _launch_of(self, live: LiveWorker, run: RunSpec) -> Launch:
         worker = live.worker

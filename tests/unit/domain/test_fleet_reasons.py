@@ -45,7 +45,10 @@ CASES = {
 
 @pytest.mark.parametrize(("case", "view", "message"), [(case, *rest) for case, rest in CASES.items()], ids=list(CASES))
 def test_a_job_that_waits_is_told_why(case: str, view: FleetView, message: str) -> None:
-    assert QueueReason(case.partition(",")[0], message) == plan(view, START).waiting
+    waiting = plan(view, START).waiting
+
+    assert waiting is not None
+    assert QueueReason(case.partition(",")[0], message) == waiting.at(START)
 
 
 def test_no_reason_is_given_when_nothing_waits() -> None:

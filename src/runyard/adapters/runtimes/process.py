@@ -126,7 +126,10 @@ class ProcessRuntime:
     async def _set_up_isolation(self) -> None:
         reason = "it is turned off" if self._isolate is False else await self._spawner.probe()
         if reason is not None and self._isolate:
-            raise StartFailed(f"workers cannot be isolated: {reason}")
+            raise StartFailed(
+                f"workers cannot be isolated: {reason}; give the platform what it lacks, do not run it as root, or accept "
+                "workers that can do all that it can with the setting isolation = off"
+            )
         if reason is not None:
             log.warning("workers are not isolated from each other and from this platform: %s", reason)
 
