@@ -1,0 +1,296 @@
+"""A machine that lives the life of many jobs, and checks after each step what must always hold.
+
+Jobs are submitted, taken, finished, cancelled and retried; results come twice, late, from the wrong worker or never; workers
+die and drain; clients leave before their answer. The machine keeps its own book of the queue, the runs and who had what.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from runyard.domain.job import ATTEMPTS_MAX, RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
+from runyard.services.dispatch import SUSPICION_S, end_state
+from tests.builders import ENDPOINT
+from tests.model.yard import Poll, Process, Yard
+
+PICKS = st.integers(0, 99)
+LIMITS = st.sampled_from([1, 1, 1, 3])
+
+
+class JobLife(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.yard = Yard()
+        self.yard.handed = self.check_hand_over
+        self.submitted: set[JobId] = set()
+        self.expired: set[JobId] = set()
+        self.before: dict[JobId, Job] = {}
+        self.queue: list[JobId] = []
+        """Waiting jobs that keep their order; those that came back to the head are not in it."""
+        self.lost: dict[JobId, set[WorkerId]] = defaultdict(set)
+        """Workers that have lost a job or run out of its time, and so may still report on it."""
+        self.ends: dict[tuple[JobId, int], tuple[JobState, bytes | None, str | None]] = {}
+
+    def teardown(self) -> None:
+        try:
+            self.all_comes_to_rest()
+        finally:
+            self.yard.close()
+
+    def check_hand_over(self, poll: Poll, jobs: Sequence[Job]) -> None:
+        """First in, first out, save for what the worker may not have."""
+        for job in jobs:
+            assert job.held_by(poll.worker.id)
+            assert poll.worker.id not in self.lost[job.id]
+            if job.id in self.queue:
+                ahead = self.queue[: self.queue.index(job.id)]
+                passed = [id for id in ahead if poll.worker.id not in self.lost[id]]
+                assert [] == passed, f"{job.id} was handed out before {passed}"
+                self.queue.remove(job.id)
+
+    # What clients do
+
+    @initialize()
+    def two_workers_poll(self) -> None:
+        for _ in range(2):
+            self.yard.open_poll(self.yard.start_worker(), limit=1)
+
+    @rule(
+        count=st.integers(1, 3),
+        low=st.booleans(),
+        ttl_s=st.sampled_from([10, 86_400, 86_400]),
+        timeout_s=st.sampled_from([5, 600]),
+    )
+    def submit(self, count: int, low: bool, ttl_s: int, timeout_s: int) -> None:
+        policy = ExecutionPolicy(
+            low_priority=low, ttl=timedelta(seconds=ttl_s), execution_timeout=timedelta(seconds=timeout_s)
+        )
+        for _ in range(count):
+            id = self.yard.jobs.new_id(sync=False)
+            self.submitted.add(id)
+            self.queue.append(id)
+            self.yard.submit(id, policy=policy)
+
+    @precondition(lambda self: self.before)
+    @rule(pick=PICKS)
+    def cancel(self, pick: int) -> None:
+        was = self.pick(pick)
+        job = self.yard.run(self.yard.jobs.cancel(ENDPOINT, was.id))
+
+        assert job == was if was.terminal else job.state is JobState.CANCELLED
+
+    @precondition(lambda self: any(job.state in RETRYABLE for job in self.before.values()))
+    @rule(pick=PICKS)
+    def retry(self, pick: int) -> None:
+        ended = [job for job in self.before.values() if job.state in RETRYABLE]
+        was = ended[pick % len(ended)]
+        self.queue.append(was.id)
+        self.before[was.id] = was.retry(self.yard.clock.now())
+        job = self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id))
+
+        assert (was.id, was.run + 1) == (job.id, job.run)
+
+    @precondition(lambda self: self.before)
+    @rule(pick=PICKS, ttl_s=st.sampled_from([1, 100]))
+    def set_lifetime(self, pick: int, ttl_s: float) -> None:
+        self.yard.run(self.yard.jobs.expire_in(ENDPOINT, self.pick(pick).id, ttl_s))
+
+    @precondition(lambda self: len(self.yard.waiting()) > 3)
+    @rule()
+    def purge(self) -> None:
+        waiting = len(self.yard.waiting())
+
+        assert waiting == self.yard.run(self.yard.jobs.purge(ENDPOINT))
+        assert [] == self.yard.waiting()
+
+    # What workers do
+
+    @precondition(lambda self: sum(process.live.worker.takes_jobs for process in self.yard.processes) < 3)
+    @rule(limit=LIMITS)
+    def start_worker(self, limit: int) -> None:
+        self.yard.open_poll(self.yard.start_worker(), limit=limit)
+
+    @precondition(lambda self: self.not_waiting())
+    @rule(pick=PICKS, limit=LIMITS, stays=st.sampled_from([True, True, True, False]))
+    def poll(self, pick: int, limit: int, stays: bool) -> None:
+        pollers = self.not_waiting()
+        self.yard.open_poll(pollers[pick % len(pollers)], limit=limit, stays=stays)
+
+    @precondition(lambda self: self.holders())
+    @rule(pick=PICKS, outcome=st.sampled_from(["result", "result", "error", "nothing", "stopped"]))
+    def finish(self, pick: int, outcome: str) -> None:
+        process, id = self.held(pick)
+        match outcome:
+            case "stopped":
+                process.hands -= process.live.stopping.keys()
+                self.yard.dispatch.pinged(process.live, frozenset(process.hands))
+            case "nothing":
+                process.hands.discard(id)
+            case _:
+                process.hands.discard(id)
+                self.report(process, id, b'"result"', None if outcome == "result" else "boom")
+
+    @precondition(lambda self: self.before and self.yard.processes)
+    @rule(pick=PICKS, worker=PICKS, kind=st.sampled_from(["result", "progress", "chunk"]))
+    def say_what_may_not_count(self, pick: int, worker: int, kind: str) -> None:
+        """Any worker says something about any job: only the holder's word counts."""
+        process, job = self.process(worker), self.pick(pick)
+        holds = job.held_by(process.id)
+        match kind:
+            case "result":
+                process.hands.discard(job.id)
+                self.report(process, job.id, b'"late"', None)
+                assert holds or job == self.yard.all_jobs().get(job.id)
+            case "progress":
+                self.yard.run(self.yard.dispatch.progress(process.live, job.id, b'"half"'))
+                assert (job._replace(output=b'"half"') if holds else job) == self.yard.all_jobs()[job.id]
+            case _:
+                self.yard.run(self.yard.store.drain_output(job, None))
+                self.yard.run(self.yard.dispatch.stream(process.live, job.id, [b"1"]))
+                assert [b"1"] * holds == self.yard.run(self.yard.store.drain_output(job, None))
+
+    # What goes wrong
+
+    @precondition(lambda self: self.yard.processes)
+    @rule(pick=PICKS, kind=st.sampled_from(["dies", "drains", "is told to end"]))
+    def a_worker_goes(self, pick: int, kind: str) -> None:
+        process = self.process(pick)
+        if kind == "dies":
+            self.yard.kill(process)
+            return
+        process.live.worker = process.live.worker.drain("scaled down")
+        if kind == "is told to end":
+            self.yard.dispatch.release_polls(process.live)
+            assert not process.waits
+
+    @precondition(lambda self: any(process.waits for process in self.yard.processes))
+    @rule(pick=PICKS, noticed=st.sampled_from([True, False, False]))
+    def a_client_leaves_before_the_answer(self, pick: int, noticed: bool) -> None:
+        waiting = [process for process in self.yard.processes if process.waits]
+        process = waiting[pick % len(waiting)]
+        if noticed:
+            self.yard.leave(process)
+        else:
+            process.poll.open = False
+
+    @rule(seconds=st.sampled_from([0.1, SUSPICION_S, SUSPICION_S, 5, 11]))
+    def time_passes(self, seconds: float) -> None:
+        self.yard.clock.at += seconds
+        while self.yard.run(self.yard.sweeper.sweep()):
+            pass
+
+    @precondition(lambda self: len(self.before) > 5)
+    @rule()
+    def much_time_passes(self) -> None:
+        self.time_passes(1801)
+
+    # What always holds
+
+    @invariant()
+    def every_job_is_accounted_for(self) -> None:
+        now, jobs = self.yard.clock.now(), self.yard.all_jobs()
+        for id in self.submitted - self.expired - jobs.keys():
+            assert self.before[id].expires_at <= now, f"{id} is missing before its time"
+            self.expired.add(id)
+        counts = self.yard.run(self.yard.jobs.counts(ENDPOINT))
+        ended = sum(1 for job in jobs.values() if job.terminal)
+
+        assert jobs.keys() == self.submitted - self.expired
+        assert len(self.submitted) - len(self.expired) == counts.in_queue + counts.in_progress + ended
+
+    @invariant()
+    def a_run_ends_once(self) -> None:
+        for job in self.yard.all_jobs().values():
+            if job.terminal:
+                end = (job.state, job.output, job.error)
+                assert end == self.ends.setdefault((job.id, job.run), end)
+            assert job.attempts_lost < ATTEMPTS_MAX or job.state is JobState.FAILED
+
+    @invariant()
+    def a_running_job_is_held_by_its_worker_and_no_other(self) -> None:
+        jobs = self.yard.all_jobs()
+        for job in jobs.values():
+            owners = [p.id for p in self.yard.processes if job.id in p.live.held and job.id not in p.live.stopping]
+            if job.state is JobState.IN_PROGRESS:
+                assert job.lease is not None
+                assert [job.lease.worker_id] == owners
+            else:
+                assert [] == owners, f"{job.id} is {job.state} and held by {owners}"
+
+    @invariant()
+    def what_a_worker_works_on_was_handed_to_it(self) -> None:
+        for process in self.yard.processes:
+            for id in process.hands:
+                job = self.yard.all_jobs().get(id)
+                told = id in process.live.held
+                assert told or job is None or not job.held_by(process.id)
+
+    @invariant()
+    def no_job_waits_while_a_worker_waits_that_may_have_it(self) -> None:
+        for process in self.yard.processes:
+            if process.waits and process.live.worker.takes_jobs:
+                assert [] == [job.id for job in self.yard.waiting() if process.id not in self.lost[job.id]]
+
+    @invariant()
+    def the_book_is_kept(self) -> None:
+        """Last: carries what happened into the machine's own book."""
+        jobs = self.yard.all_jobs()
+        waiting = {id for id, job in jobs.items() if job.state is JobState.IN_QUEUE}
+        self.queue = [id for id in self.queue if id in waiting]
+        for id, was in self.before.items():
+            job = jobs.get(id, was)
+            assert (was.run, was.attempts_lost) <= (job.run, job.attempts_lost)
+            if was.lease is not None and (job.attempts_lost > was.attempts_lost or job.state is JobState.TIMED_OUT):
+                self.lost[id].add(was.lease.worker_id)
+        self.before = jobs
+
+    def all_comes_to_rest(self) -> None:
+        """At the end of each story nothing more goes wrong: then every job ends, and every worker waits."""
+        for _ in range(60):
+            for process, id in self.holders():
+                process.hands.discard(id)
+                self.report(process, id, b'"result"', None)
+            for process in list(self.yard.processes):
+                if not process.live.worker.takes_jobs and not process.hands:
+                    self.yard.kill(process)
+            if self.yard.waiting():
+                self.yard.start_worker()  # As the planner would, be it only for a job that no other worker may have.
+            for process in self.yard.processes:
+                self.yard.end_poll(process)
+                if not process.hands:
+                    self.yard.open_poll(process, limit=1)
+            self.yard.clock.at += 1
+
+        assert [] == [job for job in self.yard.all_jobs().values() if not job.terminal]
+        assert all(process.waits and not process.live.held for process in self.yard.processes)
+
+    # Helpers
+
+    def report(self, process: Process, id: JobId, output: bytes, error: str | None) -> None:
+        self.yard.run(self.yard.dispatch.report(process.live, id, end_state(output, error)))
+
+    def pick(self, pick: int) -> Job:
+        """A job that has not expired, as it is."""
+        jobs = list(self.before.values())
+        return jobs[pick % len(jobs)]
+
+    def not_waiting(self) -> list[Process]:
+        return [process for process in self.yard.processes if not process.waits]
+
+    def process(self, pick: int) -> Process:
+        return self.yard.processes[pick % len(self.yard.processes)]
+
+    def holders(self) -> list[tuple[Process, JobId]]:
+        return [(process, id) for process in self.yard.processes for id in sorted(process.hands)]
+
+    def held(self, pick: int) -> tuple[Process, JobId]:
+        holders = self.holders()
+        return holders[pick % len(holders)]
+
+
+TestJobLife = JobLife.TestCase
+TestJobLife.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
