@@ -184,8 +184,11 @@ def _data_dir(settings: Settings) -> Path:
     if settings.store != "memory":
         raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
     root = settings.root
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root.chmod(0o700)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.chmod(0o700)
+    except OSError as error:
+        raise BadRequest(f"cannot use {root} as data directory: {os.strerror(error.errno or 0)}") from error
     return root
 
 

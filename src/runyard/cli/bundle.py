@@ -54,6 +54,8 @@ def gather(target: Path, handler: str | None) -> Sources:
         beside = target.with_name(REQUIREMENTS)
         files = [(target.name, target), *([(REQUIREMENTS, beside)] if beside.is_file() else [])]
         return _checked(sorted(files), target.name)
+    if not target.is_dir():
+        raise CannotPack(f"{target} is neither a file nor a folder")
     try:
         files = list(files_of(target))
     except ValueError as error:
@@ -104,6 +106,8 @@ def _handler_in(files: Sequence[tuple[str, Path]], asked: str | None, folder: Pa
         return found
     if asked is None:
         raise CannotPack(f"{folder} has none of {', '.join(HANDLER_FILES)}: name the handler's file with --handler")
+    if not (folder / asked).resolve().is_relative_to(folder.resolve()):
+        raise CannotPack(f"--handler {asked} is outside {folder}: it must be a file of the folder that is deployed")
     there = " It is there, but an ignore file leaves it out." if (folder / asked).is_file() else ""
     raise CannotPack(f"{folder} has no file {asked} to pack.{there}")
 

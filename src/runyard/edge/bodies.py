@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -190,8 +191,13 @@ def error_body(message: str) -> bytes:
 def _webhook(value: str | None) -> str | None:
     if not value:
         return None
-    if not value.startswith(("http://", "https://")):
-        raise BadRequest("webhook must be an http:// or https:// URL")
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and value.isprintable()
+    except ValueError:
+        valid = False
+    if not valid:
+        raise BadRequest("webhook must be an http:// or https:// URL with a host")
     return value
 
 

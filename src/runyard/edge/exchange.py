@@ -9,11 +9,13 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-from runyard.domain.errors import MethodNotAllowed, RunyardError, TooLarge
+from runyard.domain.errors import BadRequest, MethodNotAllowed, RunyardError, TooLarge
 from runyard.edge import eager
 from runyard.edge.bodies import error_body
 
 log = logging.getLogger("runyard.edge")
+
+QUERY_FIELDS_MAX = 100
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -133,10 +135,14 @@ class Exchange:
         return self._body if isinstance(self._body, bytes) else bytes(self._body)
 
     def query(self) -> dict[str, str]:
-        """Query parameters; of a repeated one the last counts."""
+        """Query parameters; of a repeated one the last counts. Raises `BadRequest` when there are too many."""
         if not self.query_string:
             return {}
-        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=100))
+        text = self.query_string.decode("latin-1")
+        try:
+            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX))
+        except ValueError as error:
+            raise BadRequest(f"the URL has more than {QUERY_FIELDS_MAX} query parameters") from error
 
     # What the protocol does
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from runyard.domain.endpoint import RESERVED_IDS, Endpoint
-from runyard.domain.errors import BadRequest
+from runyard.domain.errors import BadRequest, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
@@ -183,6 +183,8 @@ class JobRoutes:
 
     async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
         job = await self._jobs.get(EndpointId(x.args[0]), job_id)
+        if not job.terminal and self._jobs.closing:
+            raise TooBusy("the platform is stopping and the job ends with it; send it again when the platform is back")
         if job.terminal or last:
             x.respond(200, bodies.job_body(job, self._reason(job)))
 
@@ -218,12 +220,16 @@ def _wait(x: Exchange, default_s: float) -> float:
 
 def _query(params: dict[str, str]) -> JobQuery:
     """`states` (comma-separated), `workerId`, `limit` (1-1000) and `after` (a page's `next`)."""
+    if unknown := params.keys() - {"states", "workerId", "limit", "after"}:
+        raise BadRequest(
+            f"unknown query parameters: {', '.join(sorted(unknown))}; there are states, workerId, limit, after"
+        )
     try:
         states = frozenset(JobState(name) for name in params.get("states", "").split(",") if name)
     except ValueError as error:
         raise BadRequest(f"states must be of {', '.join(JobState)}: {error}") from error
     limit, after = params.get("limit", "50"), params.get("after")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LIST_LIMIT_MAX):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and 1 <= int(limit) <= LIST_LIMIT_MAX):
         raise BadRequest(f"limit must be 1 to {LIST_LIMIT_MAX}, not {limit[:40]!r}")
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 16):
         raise BadRequest("after must be the `next` of an earlier page")

@@ -10,7 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from runyard.edge.protocol import Routes, reap, with_routes
+from runyard.edge.patience import watch
+from runyard.edge.protocol import Routes, with_routes
 
 SHUTDOWN_S = 5
 """How long open requests may take to end once the port is closed."""
@@ -38,13 +39,13 @@ async def listening(sock: socket.socket, routes: Routes, app: Any) -> AsyncGener
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
-    reaping = asyncio.create_task(reap(server.server_state.connections))
+    watching = asyncio.create_task(watch(server.server_state.connections))
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it.
             await asyncio.sleep(0)
         yield
     finally:
-        reaping.cancel()
+        watching.cancel()
         server.should_exit = True
         await serving
 

@@ -3,15 +3,13 @@
 On complete headers a request whose path is a hot route becomes an `Exchange` and never sees ASGI; every other request goes
 on to Starlette as usual. Both share one connection, in order, pipelined or not.
 
-This class also guards what uvicorn leaves open: header count and size, missing or repeated Host, slow heads, stalled bodies,
-clients that do not read, connections that say nothing. All but the first two are the `reap` loop's, which looks at every
-connection once a second instead of arming timers for each request.
+This class also guards what uvicorn leaves open: the number and size of headers and of all else that is not body, missing
+or repeated headers, upgrades to what we do not speak. Clients that keep us waiting are `patience.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import httptools
@@ -19,17 +17,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runyard.edge.bodies import error_body
 from runyard.edge.exchange import STATUS_LINES, Exchange, Match
+from runyard.edge.patience import Patience, Phase
 
 HEADERS_MAX = 100
 HEAD_BYTES_MAX = 64 * 1024
 URL_BYTES_MAX = 8 * 1024
-HEAD_TIMEOUT_S = 15.0
-BODY_STALL_S = 20.0
-WRITE_STALL_S = 60.0
-IDLE_TIMEOUT_S = 75.0
-LINGER_S = 10.0
-"""How long the rest of a refused body is read and thrown away, so that the client gets to read the refusal."""
-REAP_EVERY_S = 1.0
 
 
 class Routes(Protocol):
@@ -41,13 +33,15 @@ class Routes(Protocol):
 class Head:
     """What the hot routes need of a request's headers, gathered in one pass."""
 
-    __slots__ = ("authorization", "content_length", "expects_continue", "hosts")
+    __slots__ = ("authorization", "authorizations", "chunked_only", "content_length", "expects_continue", "hosts")
 
     def __init__(self) -> None:
         self.authorization: bytes | None = None
         self.content_length: int | None = None
         self.expects_continue = False
         self.hosts = 0
+        self.authorizations = 0
+        self.chunked_only = True
 
     @classmethod
     def of(cls, headers: list[tuple[bytes, bytes]]) -> Head:
@@ -58,8 +52,11 @@ class Head:
                     head.hosts += 1
                 case b"authorization":
                     head.authorization = value
+                    head.authorizations += 1
                 case b"content-length":
                     head.content_length = int(value)
+                case b"transfer-encoding":
+                    head.chunked_only = value.strip().lower() == b"chunked"
                 case b"expect":
                     head.expects_continue = value.lower() == b"100-continue"
                 case _:
@@ -74,9 +71,6 @@ class EdgeProtocol(HttpToolsProtocol):
     parser: Any  # None once the connection is lost.
     transport: Any  # None until it is made.
 
-    # Phases of reading, for `reap`
-    IDLE, HEAD, BODY, DONE, LINGER = range(5)
-
     # The start of a 200 answer, made anew when uvicorn's clock ticks; one for all connections of a listener.
     ok_head = b""
     ok_head_from: object = None
@@ -85,63 +79,85 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.proven: object = None
         """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
-        self.phase = self.IDLE
-        self.progress = 0
-        """Counts what the client has sent, so that `reap` sees when it sends nothing."""
-        self.seen: tuple[int, int] = (self.IDLE, 0)
-        self.seen_at = self.loop.time()
+        self.phase = Phase.IDLE
+        self.messages = 0
+        self.reads = 0
+        self.body_bytes = 0
+        self.patience = Patience(self.loop.time())
         self.read_bytes = 0
         """Size of what is being read now."""
-        self.head_bytes = 0
-        """What came of an unfinished head after the read that it began in."""
+        self.idle_bytes = 0
+        """What came of a head after the read that it began in, or of a body since its last piece: framing and trailers."""
+        self.downgrading = False
+        """The request asks for a protocol we do not speak; it is read again without that wish."""
         self.feeding = False
+        self.turn: Any = None
+        """The request whose turn it is to be answered, or was last; `cycle` is the last that came, pipelined or not."""
         self.answers: list[bytes] = []
         """Answers to what is being read now; they leave in one write, which for a pipeline is one for many."""
-        self.unsent = 0
-        self.unsent_since = self.seen_at
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycles: list[Any] = [self.cycle, *(cycle for cycle, _ in self.pipeline)]
+        cycles: list[Any] = [self.turn, *(cycle for cycle, _ in self.pipeline)]
         super().connection_lost(exc)
         for cycle in cycles:
             if isinstance(cycle, Exchange):
                 cycle.abandon()
+            elif cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        self.progress += 1
+        self.reads += 1
         self.read_bytes = len(data)
-        in_head = self.phase == self.HEAD
+        if self.phase in (Phase.HEAD, Phase.BODY, Phase.LINGER):
+            self.idle_bytes += len(data)
         self.feeding = True
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
+            self._feed(data)
         finally:
             self.feeding = False
             if self.answers:
                 self._flush()
-        if in_head and self.phase == self.HEAD:
-            self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES_MAX:
-                self.refuse_connection(431, f"the request head is larger than {HEAD_BYTES_MAX} bytes")
+        if self.idle_bytes > HEAD_BYTES_MAX and self.phase == Phase.LINGER:
+            self.transport.close()  # It has been answered.
+        elif self.idle_bytes > HEAD_BYTES_MAX and self.phase in (Phase.HEAD, Phase.BODY):
+            self.refuse_connection(431, f"the request has more than {HEAD_BYTES_MAX} bytes that are not its body")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.downgrading:
+                self._read_again(data[upgrade.args[0] :])
+            elif not self.transport.is_closing():
+                self.handle_websocket_upgrade()
+        except httptools.HttpParserError:
+            self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
+
+    def _read_again(self, rest: bytes) -> None:
+        """Read a request that asks for an unknown protocol as if it did not, which is what HTTP wants of us."""
+        self.downgrading = False
+        wishes = (b"upgrade", b"connection", b"http2-settings")
+        kept = [(name, value) for name, value in self.headers if name.lower() not in wishes]
+        head = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        head += b"".join(b"%b: %b\r\n" % header for header in kept)
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(head + b"\r\n" + rest)
 
     # Parser callbacks. They do not call uvicorn's for hot routes: a scope that nobody reads is half of its cost.
 
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        self.phase = self.HEAD
-        self.progress += 1
-        self.head_bytes = 0
+        self.phase = Phase.HEAD
+        self.messages += 1
+        self.idle_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        if self.phase == Phase.HEAD:  # Else it is a trailer, which nobody here needs.
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self.phase = self.BODY
         if self.transport.is_closing():
             return
         head = Head.of(self.headers)
@@ -149,12 +165,24 @@ class EdgeProtocol(HttpToolsProtocol):
         if problem is not None:
             self.refuse_connection(*problem)
             return
+        self.phase = Phase.BODY
+        self.body_bytes = self.idle_bytes = 0
+        if self.parser.should_upgrade():
+            self._upgrade()
+            return
         path, _, query = self.url.partition(b"?")
         match = self.routes.match(path)
         if match is None:
             self._begin_asgi()
         else:
             self._begin(match, query, head)
+
+    def _upgrade(self) -> None:
+        self.headers = [(name.lower(), value) for name, value in self.headers]
+        if self._should_upgrade():
+            self._begin_asgi()
+        else:
+            self.downgrading = True
 
     def _begin_asgi(self) -> None:
         url, headers = self.url, self.headers
@@ -165,6 +193,8 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
+        self.idle_bytes = 0
         cycle: Any = self.cycle
         if isinstance(cycle, Exchange):
             cycle.receive(body)
@@ -174,10 +204,10 @@ class EdgeProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.downgrading:
             return
-        lingering = self.phase == self.LINGER
-        self.phase = self.DONE
+        lingering = self.phase == Phase.LINGER
+        self.phase = Phase.DONE
         cycle: Any = self.cycle
         if isinstance(cycle, Exchange):
             cycle.received = True
@@ -206,7 +236,7 @@ class EdgeProtocol(HttpToolsProtocol):
         elif exchange.received:
             self.transport.close()
         else:
-            self.phase = self.LINGER
+            self.phase = Phase.LINGER
 
     def _flush(self) -> None:
         if self.answers:
@@ -241,8 +271,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.pipeline:
             # Not at once: a long pipeline would recurse once for each request.
             self.loop.call_soon(self._start_next)
-        elif self.phase == self.DONE:
-            self.phase = self.IDLE
+        elif self.phase == Phase.DONE:
+            self.phase = Phase.IDLE
 
     def _start_next(self) -> None:
         if self.pipeline and not self.transport.is_closing():
@@ -250,6 +280,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.turn = cycle
         if isinstance(cycle, Exchange):
             cycle.active = True
             cycle.proceed()
@@ -257,8 +288,15 @@ class EdgeProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def refuse_connection(self, status: int, message: str) -> None:
-        """Answer something that is not a request we can take, and close."""
+        """Answer something that is not a request we can take, and close.
+
+        Where the client would take that for the answer to an earlier request, or for a part of it, it only closes.
+        """
         if self.transport.is_closing():
+            return
+        if not self._may_refuse():
+            self._flush()
+            self.transport.close()
             return
         body = error_body(message)
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
@@ -266,12 +304,20 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINES[status] + head + body)
         self.transport.close()
 
+    def _may_refuse(self) -> bool:
+        turn = self.turn
+        if self.phase == Phase.BODY:
+            return turn is self.cycle and not (turn.response_complete or getattr(turn, "response_started", False))
+        return self.phase != Phase.LINGER and (turn is None or turn.response_complete) and not self.pipeline
+
     def shutdown(self) -> None:
         """The server stops: held requests are answered as they stand."""
-        cycle: Any = self.cycle
-        if isinstance(cycle, Exchange) and not cycle.response_complete:
-            cycle.cut_short()
+        turn = self.turn
+        if isinstance(turn, Exchange) and not turn.response_complete:
+            turn.cut_short()
         else:
+            if turn is not None:
+                turn.keep_alive = False
             super().shutdown()
 
     # Heads
@@ -279,7 +325,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _begin(self, match: Match, query: bytes, head: Head) -> None:
         parser = self.parser
         exchange = Exchange(self, match, parser.get_method(), query, head.authorization)
-        exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        exchange.keep_alive = parser.should_keep_alive()
         exchange.open(head.content_length)
         previous: Any = self.cycle
         self.cycle = cast(Any, exchange)
@@ -288,6 +334,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cast(Any, exchange), cast(Any, None)))
             return
         exchange.active = True
+        self.turn = exchange
         if exchange.refusal is not None:
             exchange.proceed()
         elif head.expects_continue:
@@ -299,53 +346,21 @@ class EdgeProtocol(HttpToolsProtocol):
             return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
         if len(self.headers) > HEADERS_MAX:
             return 431, f"the request has more than {HEADERS_MAX} headers"
-        may_be_large = self.head_bytes or self.read_bytes > HEAD_BYTES_MAX
+        may_be_large = self.idle_bytes or self.read_bytes > HEAD_BYTES_MAX
         if may_be_large and sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
             return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
         if head.hosts != 1 and (head.hosts or self.parser.get_http_version() != "1.0"):
             return 400, "the request must have exactly one Host header"
+        if head.authorizations > 1:
+            return 400, "the request must have at most one Authorization header"
+        if not head.chunked_only:
+            return 501, "of transfer encodings only chunked is known here"
         return None
 
-    # Time
-
-    def reap(self, now: float) -> None:
-        """Close this connection if the client keeps us waiting too long."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        seen = (self.phase, self.progress)
-        if seen != self.seen:
-            self.seen, self.seen_at = seen, now
-        waited = now - self.seen_at
-        if self.phase == self.HEAD and waited > HEAD_TIMEOUT_S:
-            self.refuse_connection(408, f"nothing more of the request head arrived for {HEAD_TIMEOUT_S:g} seconds")
-        elif self.phase == self.BODY and waited > BODY_STALL_S and not self._reading_is_paused():
-            self.refuse_connection(408, f"no byte of the request body arrived for {BODY_STALL_S:g} seconds")
-        elif (self.phase == self.LINGER and waited > LINGER_S) or (self.phase == self.IDLE and waited > IDLE_TIMEOUT_S):
-            self.transport.close()
-        self._reap_unread(now)
-
-    def _reading_is_paused(self) -> bool:
+    def paused(self) -> bool:
         return bool(self.flow.read_paused)
-
-    def _reap_unread(self, now: float) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self.unsent:
-            self.unsent_since = now
-        elif now - self.unsent_since > WRITE_STALL_S:
-            self.transport.abort()
-        self.unsent = unsent
 
 
 def with_routes(routes: Routes) -> type[EdgeProtocol]:
     """The protocol class of a listener with these hot routes."""
     return type("EdgeProtocol", (EdgeProtocol,), {"routes": routes})
-
-
-async def reap(connections: Iterable[Any]) -> None:
-    """Watch over a listener's connections for ever."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(REAP_EVERY_S)
-        for connection in list(connections):
-            if isinstance(connection, EdgeProtocol):
-                connection.reap(loop.time())

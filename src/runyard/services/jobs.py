@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from runyard.domain.endpoint import Endpoint
@@ -134,18 +136,21 @@ class Jobs:
         return await self._store.counts(endpoint_id)
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
-        """Forget all jobs of a deleted endpoint; who waits for one learns it at once."""
-        page = JobPage(jobs=(), next=None)
-        waiting: list[Job] = []
+        """Cancel the waiting and running jobs of a deleted endpoint, then forget all it had (D.7).
+
+        Who waits for one gets it CANCELLED, before it is forgotten.
+        """
         active = frozenset({JobState.IN_QUEUE, JobState.IN_PROGRESS})
+        query = JobQuery(states=active, limit=1000)
         while True:
-            page = await self._store.list(endpoint_id, JobQuery(states=active, limit=1000, after=page.next))
-            waiting += page.jobs
+            page = await self._store.list(endpoint_id, query)
+            for job in page.jobs:
+                with suppress(NotFound):  # It has just expired.
+                    await self.cancel(endpoint_id, job.id)
             if page.next is None:
                 break
+            query = replace(query, after=page.next)
         await self._store.remove_endpoint(endpoint_id)
-        for job in waiting:
-            self._signals.fire(job.id)
 
     def on_change(self, job_id: JobId, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` when the job ends or gets stream chunks, until the returned function is called."""

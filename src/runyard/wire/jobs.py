@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 
-class PolicyBody(msgspec.Struct):
+class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
     executionTimeout: int | None = None
     lowPriority: bool | None = None
     ttl: int | None = None

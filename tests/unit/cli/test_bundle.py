@@ -147,8 +147,13 @@ def test_the_handler_can_be_named(tmp_path: Path) -> None:
         gather(tmp_path, "other.py")
     with pytest.raises(CannotPack, match="an ignore file leaves it out"):
         gather(tmp_path, "secret.py")
-    with pytest.raises(CannotPack, match="no file"):
+    with pytest.raises(CannotPack, match="is outside"):
         gather(tmp_path, "../handler.py")
+
+
+def test_what_is_neither_file_nor_folder_is_refused() -> None:
+    with pytest.raises(CannotPack, match="neither a file nor a folder"):
+        gather(Path("/dev/null"), None)
 
 
 def test_a_folder_without_a_handler_is_refused(tmp_path: Path) -> None:
