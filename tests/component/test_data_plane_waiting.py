@@ -124,7 +124,7 @@ async def test_a_submit_that_a_waiting_worker_takes_is_answered_in_queue_too(yar
     assert "IN_PROGRESS" == (await yard.client.status(reply.json()["id"]))["status"]
 
 
-@pytest.mark.row("F005", "F041")
+@pytest.mark.row("F005")
 @pytest.mark.parametrize("path", ["status", "stream", "requests"])
 async def test_a_job_is_unknown_where_it_was_not_submitted(yard: Yard, path: str) -> None:
     job_id = await yard.client.run()
