@@ -85,7 +85,7 @@ def awaited_js(client: Path, awaited: Endpoint) -> JavaScript:
     return JavaScript(client, awaited)
 
 
-@pytest.mark.row("F001", "F005")
+@pytest.mark.row("F001", "F005", "F018")
 def test_run_and_status(outcomes_js: JavaScript, gate: Gate) -> None:
     job = outcomes_js("run", {"input": {"do": "wait", "gate": gate.port, "value": "hi"}})
     assert {"id": job["id"], "status": "IN_QUEUE"} == job
@@ -100,7 +100,7 @@ def test_run_and_status(outcomes_js: JavaScript, gate: Gate) -> None:
     assert ended == outcomes_js("status", job["id"])
 
 
-@pytest.mark.row("F002")
+@pytest.mark.row("F002", "F018")
 def test_run_sync(outcomes_js: JavaScript) -> None:
     reply = outcomes_js("runSync", {"input": {"do": "return", "value": ["ä", 1]}})
 
@@ -135,7 +135,7 @@ def test_run_sync_gives_up_at_its_timeout_and_the_job_goes_on(
     assert {"status": "COMPLETED", "output": "late"} == result_of(awaited.ended(reply["id"]))
 
 
-@pytest.mark.row("F007")
+@pytest.mark.row("F007", "F018")
 def test_stream(client: Path, generating: Endpoint) -> None:
     javascript = JavaScript(client, generating)
     job = javascript("run", {"input": {"chunks": ["one", {"two": 2}, None]}})
@@ -143,7 +143,7 @@ def test_stream(client: Path, generating: Endpoint) -> None:
     assert [{"output": "one"}, {"output": {"two": 2}}, {"output": None}] == javascript("stream", job["id"])
 
 
-@pytest.mark.row("F009")
+@pytest.mark.row("F009", "F018")
 def test_cancel(awaited_js: JavaScript, gate: Gate) -> None:
     job = awaited_js("run", {"input": {"do": "wait", "gate": gate.port}})
     guest = gate.next()
@@ -154,7 +154,7 @@ def test_cancel(awaited_js: JavaScript, gate: Gate) -> None:
     assert ("CANCELLED", True, False) == (ended["status"], ended["completed"], ended["succeeded"])
 
 
-@pytest.mark.row("F011", "F012")
+@pytest.mark.row("F011", "F012", "F018")
 def test_health_and_purge_queue(outcomes_js: JavaScript, gate: Gate) -> None:
     outcomes_js("run", {"input": {"do": "wait", "gate": gate.port}})
     gate.next()

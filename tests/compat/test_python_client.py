@@ -24,7 +24,7 @@ print(json.dumps([runpod.endpoint_url_base, endpoint.run_sync({"input": {"do": "
 """
 
 
-@pytest.mark.row("F016")
+@pytest.mark.row("F016", "F018")
 def test_a_program_needs_nothing_but_the_base_url_in_its_environment(outcomes: Endpoint) -> None:
     platform = outcomes.platform
     env = {"RUNPOD_ENDPOINT_BASE_URL": f"{platform.url}/v2", "RUNPOD_API_KEY": platform.key}
