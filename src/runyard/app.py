@@ -23,7 +23,7 @@ from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.api.app import Services, build_app
 from runyard.config import Settings
-from runyard.domain.errors import BadRequest
+from runyard.domain.errors import BadRequest, RunyardError
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import bind, listening
@@ -67,6 +67,8 @@ class Platform:
         a = adapters
         self.runtime_of = a.runtime
         self.close_control = a.control.close
+        self.broken = asyncio.Event()
+        """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
         self.roster = Roster()
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
@@ -131,7 +133,7 @@ class Platform:
         runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
-            loop.add_done_callback(_report)
+            loop.add_done_callback(self._loop_ended)
         try:
             yield
         finally:
@@ -141,6 +143,11 @@ class Platform:
             await self.lifecycle.close()
             await runtime.close()
             await self.close_control()
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.critical("a loop of the platform has ended; the platform stops", exc_info=task.exception())
+            self.broken.set()
 
     async def drain(self) -> None:
         """Take no more jobs, let workers finish what they hold within their grace, and end log followers."""
@@ -169,8 +176,17 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         _calm_the_collector()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         ready(f"http://{host}:{user_port.getsockname()[1]}")
-        await stop.wait()
+        await _first(stop, platform.broken)
         await platform.drain()
+    if platform.broken.is_set():
+        raise RunyardError("the platform stopped because of a defect; its log has the details")
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _calm_the_collector() -> None:
@@ -241,8 +257,3 @@ async def _nothing_here(scope: object, receive: object, send: Callable[[dict[str
 
     response = JSONResponse({"error": "this port serves workers only"}, status_code=404)
     await response(scope, receive, send)  # type: ignore[arg-type]
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("a loop of the platform ended", exc_info=error)
