@@ -53,7 +53,8 @@ async def listening(sock: socket.socket, routes: Routes, app: Any) -> AsyncGener
 def bind(host: str, port: int) -> socket.socket:
     """A socket bound to the address; raises `OSError` when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
+    # Named as TCP, since asyncio turns off Nagle's delays only where it says so: an answer in two writes took 40 ms more.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
     sock.set_inheritable(False)

@@ -124,25 +124,29 @@ class EdgeProtocol(HttpToolsProtocol):
             self.refuse_connection(431, f"the request has more than {HEAD_BYTES_MAX} bytes that are not its body")
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self.downgrading:
-                self._read_again(data[upgrade.args[0] :])
-            elif not self.transport.is_closing():
-                self.handle_websocket_upgrade()
-        except httptools.HttpParserError:
-            self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.downgrading:
+                    if not self.transport.is_closing():
+                        self.handle_websocket_upgrade()
+                    return
+                data = self._without_wishes() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.refuse_connection(400, "this is not a valid HTTP/1.1 request")
+                return
 
-    def _read_again(self, rest: bytes) -> None:
-        """Read a request that asks for an unknown protocol as if it did not, which is what HTTP wants of us."""
+    def _without_wishes(self) -> bytes:
+        """To read again: a request that asks for an unknown protocol, as if it did not, which is what HTTP wants of us."""
         self.downgrading = False
         wishes = (b"upgrade", b"connection", b"http2-settings")
         kept = [(name, value) for name, value in self.headers if name.lower() not in wishes]
         head = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
         head += b"".join(b"%b: %b\r\n" % header for header in kept)
         self.parser = httptools.HttpRequestParser(self)
-        self._feed(head + b"\r\n" + rest)
+        return head + b"\r\n"
 
     # Parser callbacks. They do not call uvicorn's for hot routes: a scope that nobody reads is half of its cost.
 
@@ -161,13 +165,16 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         head = Head.of(self.headers)
+        upgrade = self.parser.should_upgrade()
         problem = self._problem(head)
+        if upgrade and self.parser.get_method() == b"CONNECT":
+            problem = 400, "this is no proxy: CONNECT is not served here"
         if problem is not None:
             self.refuse_connection(*problem)
             return
         self.phase = Phase.BODY
         self.body_bytes = self.idle_bytes = 0
-        if self.parser.should_upgrade():
+        if upgrade:
             self._upgrade()
             return
         path, _, query = self.url.partition(b"?")
