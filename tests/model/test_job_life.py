@@ -47,10 +47,14 @@ class JobLife(RuleBasedStateMachine):
             assert job.held_by(poll.worker.id)
             assert poll.worker.id not in self.lost[job.id]
             if job.id in self.queue:
-                ahead = self.queue[: self.queue.index(job.id)]
+                ahead = set(self.queue[: self.queue.index(job.id)]) - {other.id for other in jobs}
                 passed = [id for id in ahead if poll.worker.id not in self.lost[id]]
                 assert [] == passed, f"{job.id} was handed out before {passed}"
-                self.queue.remove(job.id)
+        kept_order = [self.queue.index(job.id) for job in jobs if job.id in self.queue]
+        assert sorted(kept_order) == kept_order
+        if poll.open:
+            given = {job.id for job in jobs}
+            self.queue = [id for id in self.queue if id not in given]
 
     # What clients do
 
@@ -130,6 +134,7 @@ class JobLife(RuleBasedStateMachine):
                 self.yard.dispatch.pinged(process.live, frozenset(process.hands))
             case "nothing":
                 process.hands.discard(id)
+                process.careless = True
             case _:
                 process.hands.discard(id)
                 self.report(process, id, b'"result"', None if outcome == "result" else "boom")

@@ -50,6 +50,8 @@ class Process:
         self.live = live
         self.hands: set[JobId] = set()
         self.poll: Poll | None = None
+        self.careless = False
+        """It has lost a result."""
 
     @property
     def id(self) -> WorkerId:
@@ -69,7 +71,7 @@ class Yard:
         self.clock, self.ids, self.signals = SetClock(), CountingIds(), LocalSignals()
         self.store, self.roster = MemoryJobs(), Roster()
         self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock)
-        self.dispatch.replace_worker = lambda live, reason: setattr(live, "worker", live.worker.drain(reason))
+        self.dispatch.replace_worker = self._replace
         self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, self.ids)
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         self.endpoint = an_endpoint()
@@ -77,6 +79,12 @@ class Yard:
 
     def handed(self, poll: Poll, jobs: Sequence[Job]) -> None:
         """For a machine to check."""
+
+    def _replace(self, live: LiveWorker, reason: str) -> None:
+        assert next(p for p in self.processes if p.live is live).careless, (
+            "only a worker that lost a result is replaced"
+        )
+        live.worker = live.worker.drain(reason)
 
     def run(self, doing: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(doing)
