@@ -32,6 +32,7 @@ async def listening(sock: socket.socket, routes: Routes, app: Any) -> AsyncGener
         app,
         http=with_routes(routes),
         lifespan="off",
+        ws="none",  # No route speaks WebSocket, and uvicorn would take such connections away from the edge's guards.
         log_config=None,
         access_log=False,
         server_header=False,
