@@ -237,16 +237,19 @@ class Dispatch:
 
     async def lost(self, live: LiveWorker, job_id: JobId, reason: str) -> None:
         """The worker no longer has the job: back to the head of the queue, or FAILED after the last attempt."""
-        await self._apply(live, job_id, lambda job, now: job.lose_worker(now, reason))
-        live.dropped(job_id, self._clock.now())
-        self._signals.fire(job_id)
-        await self.requeued(live.worker.endpoint_id)
+        await self._lose(live, [job_id], reason)
 
     async def worker_gone(self, live: LiveWorker, reason: str) -> None:
         """Nothing of the worker runs any more."""
         self.release_polls(live)
-        for job_id in list(live.held):
-            await self.lost(live, job_id, reason)
+        await self._lose(live, list(live.held), reason)
+
+    async def _lose(self, live: LiveWorker, job_ids: Sequence[JobId], reason: str) -> None:
+        for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
+            await self._apply(live, job_id, lambda job, now: job.lose_worker(now, reason))
+            live.dropped(job_id, self._clock.now())
+            self._signals.fire(job_id)
+        await self.requeued(live.worker.endpoint_id)
 
     def release_polls(self, live: LiveWorker) -> None:
         """Answer the worker's open polls with "nothing": before SIGTERM, so that no job follows it."""

@@ -1,0 +1,30 @@
+"""A `JobStore` that takes its time, as one that writes to disk or to a network does."""
+
+import asyncio
+import random
+from typing import Any
+
+from runyard.adapters.stores.memory import MemoryJobs
+
+
+class SlowJobs:
+    """Memory that answers late: each call waits before and after it is done, so that others come in between."""
+
+    def __init__(self, chance: random.Random, *, pause_s_max: float = 0.05) -> None:
+        self._store = MemoryJobs()
+        self._chance = chance
+        self._pause_s_max = pause_s_max
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await self._pause()
+            result = await method(*args, **kwargs)
+            await self._pause()
+            return result
+
+        return call
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._chance.choice([0, 0, self._chance.uniform(0, self._pause_s_max)]))
