@@ -232,7 +232,7 @@ class Worker(Caller):
 
 
 class Book:
-    """Endpoints that stay as they are, until a test puts another in place."""
+    """Endpoints that stay as they are."""
 
     def __init__(self, *endpoints: Endpoint) -> None:
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
@@ -244,9 +244,6 @@ class Book:
 
     def list(self) -> list[Endpoint]:
         return list(self._endpoints.values())
-
-    def put(self, endpoint: Endpoint) -> None:
-        self._endpoints[endpoint.id] = endpoint
 
     async def set_lock(self, endpoint_id: EndpointId, release_id: str, lock: str) -> None:
         """Nothing here is built."""

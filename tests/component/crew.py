@@ -1,4 +1,4 @@
-"""A runtime whose workers do as stock ones do: start up, ask for a job at the addresses of their environment, work, report."""
+"""A runtime whose workers do as stock ones do: start up, ask for a job where their environment says, work, report."""
 
 import asyncio
 import json

@@ -6,7 +6,7 @@ Everything runs on the loop's clock, so that a test may wait out any patience of
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,9 @@ from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
+from runyard.domain.endpoint import Endpoint
 from runyard.edge.listener import bind, listening
+from runyard.ports.runtime import RuntimeObserver
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs
 
@@ -143,10 +145,16 @@ class Ports:
 
 
 @asynccontextmanager
-async def open_ports(settings: Settings = SETTINGS) -> AsyncIterator[Ports]:
+async def open_ports(
+    settings: Settings = SETTINGS,
+    *,
+    endpoint: Endpoint | None = None,
+    runtime: Callable[[RuntimeObserver], FakeRuntime] | None = None,
+) -> AsyncIterator[Ports]:
+    """Without a `runtime`, the endpoint has one worker, which the test plays itself."""
     user_port, worker_port = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
     control = MemoryControl()
-    await control.add_endpoint(an_endpoint())
+    await control.add_endpoint(endpoint or an_endpoint())
     adapters = Adapters(
         store=MemoryJobs(),
         control=control,
@@ -154,7 +162,7 @@ async def open_ports(settings: Settings = SETTINGS) -> AsyncIterator[Ports]:
         signals=LocalSignals(),
         clock=LoopClock(),
         ids=RandomIds(),
-        runtime=FakeRuntime,
+        runtime=runtime or FakeRuntime,
         webhooks=NoWebhooks(),
     )
     platform = Platform(adapters, settings, "http://workers.test")
@@ -166,7 +174,8 @@ async def open_ports(settings: Settings = SETTINGS) -> AsyncIterator[Ports]:
         platform.running(),
         listening(user_port, platform.job_routes.paths, echo),
     ):
-        platform.roster.add(a_worker())
+        if runtime is None:
+            platform.roster.add(a_worker())
         try:
             yield ports
         finally:
