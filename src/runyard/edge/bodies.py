@@ -38,7 +38,9 @@ each second."""
 CHUNK_BYTES_MAX = 1 << 20
 """Largest stream chunk (A.5); longer strings are split, anything else over it is refused (K44)."""
 _MILLISECONDS_MAX = 10**15
-
+DIGITS_MAX = 4300
+"""Digits of a number: Python reads no longer ones, and a stock worker drops, without a word, a job that it cannot read."""
+_DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
 
 _submit = msgspec.json.Decoder(SubmitBody)
 _worker = msgspec.json.Decoder(WorkerBody)
@@ -52,10 +54,13 @@ def parse_request(body: bytes, sync_wait_s: float | None) -> Request:
     try:
         parsed = _submit.decode(body)
         check_utf8(body)
+        check_numbers(body)
     except msgspec.ValidationError as error:
         raise BadRequest(f"the body has a field of the wrong type: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}") from error
+    except ValueError as error:
+        raise BadRequest(f"the body has a number of more than {DIGITS_MAX} digits") from error
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply") from error
     if parsed.input is UNSET:
@@ -73,6 +78,12 @@ def check_utf8(body: bytes) -> None:
     """JSON text is UTF-8; the decoder does not look inside strings that it passes through raw."""
     if not body.isascii():
         body.decode()
+
+
+def check_numbers(body: bytes) -> None:
+    """Raises `ValueError` for an integer that a Python worker could not read. Only what looks like one is parsed."""
+    if len(body) > DIGITS_MAX and b"0" * (DIGITS_MAX + 1) in body.translate(_DIGITS_ONLY):
+        json.loads(body)
 
 
 def milliseconds(value: str, name: str) -> float:
