@@ -10,7 +10,7 @@ or repeated headers, upgrades to what we do not speak. Clients that keep us wait
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,35 +33,39 @@ class Routes(Protocol):
 class Head:
     """What the hot routes need of a request's headers, gathered in one pass."""
 
-    __slots__ = ("authorization", "authorizations", "chunked_only", "content_length", "expects_continue", "hosts")
+    __slots__ = (
+        "authorization",
+        "authorizations",
+        "chunked_only",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "hosts",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.headers = headers
         self.authorization: bytes | None = None
         self.content_length: int | None = None
         self.expects_continue = False
         self.hosts = 0
         self.authorizations = 0
         self.chunked_only = True
-
-    @classmethod
-    def of(cls, headers: list[tuple[bytes, bytes]]) -> Head:
-        head = cls()
         for name, value in headers:
             match name.lower():
                 case b"host":
-                    head.hosts += 1
+                    self.hosts += 1
                 case b"authorization":
-                    head.authorization = value
-                    head.authorizations += 1
+                    self.authorization = value
+                    self.authorizations += 1
                 case b"content-length":
-                    head.content_length = int(value)
+                    self.content_length = int(value)
                 case b"transfer-encoding":
-                    head.chunked_only = value.strip().lower() == b"chunked"
+                    self.chunked_only = value.strip().lower() == b"chunked"
                 case b"expect":
-                    head.expects_continue = value.lower() == b"100-continue"
+                    self.expects_continue = value.lower() == b"100-continue"
                 case _:
                     pass
-        return head
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -69,6 +73,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     routes: Routes
     parser: Any  # None once the connection is lost.
+    cycle: Any  # An `Exchange`, or uvicorn's cycle.
+    pipeline: Any
     transport: Any  # None until it is made.
 
     # The start of a 200 answer, made anew when uvicorn's clock ticks; one for all connections of a listener.
@@ -79,6 +85,8 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.proven: object = None
         """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+        self.head = Head([])
+        """Of the last request. A client mostly sends the same headers again, and then they need not be looked at."""
         self.phase = Phase.IDLE
         self.messages = 0
         self.reads = 0
@@ -164,7 +172,9 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.transport.is_closing():
             return
-        head = Head.of(self.headers)
+        head = self.head
+        if head.headers != self.headers:
+            head = self.head = Head(self.headers)
         upgrade = self.parser.should_upgrade()
         problem = self._problem(head)
         if upgrade and self.parser.get_method() == b"CONNECT":
@@ -202,7 +212,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)
         self.idle_bytes = 0
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if isinstance(cycle, Exchange):
             cycle.receive(body)
             if cycle.refusal is not None:
@@ -215,7 +225,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         lingering = self.phase == Phase.LINGER
         self.phase = Phase.DONE
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if isinstance(cycle, Exchange):
             cycle.received = True
             if lingering:
@@ -334,11 +344,11 @@ class EdgeProtocol(HttpToolsProtocol):
         exchange = Exchange(self, match, parser.get_method(), query, head.authorization)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.open(head.content_length)
-        previous: Any = self.cycle
-        self.cycle = cast(Any, exchange)
+        previous = self.cycle
+        self.cycle = exchange
         if previous is not None and not previous.response_complete:
             self.flow.pause_reading()
-            self.pipeline.appendleft((cast(Any, exchange), cast(Any, None)))
+            self.pipeline.appendleft((exchange, None))
             return
         exchange.active = True
         self.turn = exchange
