@@ -2,7 +2,7 @@
 
     recording = record([sys.executable, "-m", "store_under_test", str(folder)], folder, scratch=tmp_path)
     findings = recording.examine(what_is_missing, cuts=1_000, seed=7)
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
 
 `Rig` is the same in steps, for a process that is talked to while it runs.
 """

@@ -68,7 +68,7 @@ def test_sqlite_keeps_every_row_where_it_promises_to(tmp_path: Path, journal: st
 
     findings = recording.examine(rows_lost, cuts=CUTS, seed=SEED)
 
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
     assert findings.acks > CUTS
 
 
@@ -99,13 +99,13 @@ def test_sqlite_syncs_the_directory_of_a_new_database(tmp_path: Path) -> None:
 
     findings = recording.examine(rows_lost, cuts=CUTS, seed=SEED, strict=True)
 
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
 
 
 def test_files_that_are_synced_are_kept(tmp_path: Path) -> None:
     findings = recorded(tmp_path, "files", "sync", "30").examine(files_lost, cuts=CUTS, seed=SEED)
 
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
 
 
 def test_files_that_are_not_synced_are_lost(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_files_whose_directory_is_not_synced_are_lost_on_a_strict_disk(tmp_path:
 def test_a_replaced_file_is_kept_when_all_is_synced(tmp_path: Path) -> None:
     findings = recorded(tmp_path, "renames", "all", "30").examine(replacement_lost, cuts=CUTS, seed=SEED, strict=True)
 
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
 
 
 @pytest.mark.parametrize("what", ["file", "nothing"])

@@ -108,7 +108,7 @@ def test_threads_lose_nothing_that_they_synced(folder: Path, tmp_path: Path) -> 
 
     findings = recording.examine(lambda cut: missing(cut.folder, cut.acks), cuts=200, seed=1)
 
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
 
 
 def test_what_lies_outside_the_folder_is_not_recorded(folder: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_database_that_met_faults_keeps_what_it_acknowledged(rig: Rig, stubbor
 
     findings = rig.recording().examine(lambda cut: problems(cut.folder, cut.acks), cuts=200, seed=2)
 
-    assert not findings.problems, findings
+    assert not findings.problems, str(findings)
 
 
 def test_a_sync_that_is_retried_until_it_succeeds_proves_nothing(rig: Rig) -> None:
