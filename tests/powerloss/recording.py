@@ -29,7 +29,9 @@ class Cut:
     chance: str  # `Recording.cut(record, chance, ...)` makes it again.
 
     def __str__(self) -> str:
-        return f"cut({self.record}, {self.chance!r}) of {self.records} records, {self.way} unsynced left"
+        return (
+            f"cut({self.record}, {self.chance!r}) of {self.records} records, of what was unsynced survived: {self.way}"
+        )
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.powerloss.log import Kind, Unmodelled
+from tests.powerloss.recording import Cut
 from tests.powerloss.rig import ROOT, Rig, record
 
 pytestmark = pytest.mark.usefixtures("shim")
@@ -193,6 +194,11 @@ def rows(database: Path) -> set[int]:
         connection.close()
 
 
+def rows_lost(cut: Cut) -> list[str]:
+    lost = {int(ack) for ack in cut.acks} - rows(cut.folder / "rows.db") if cut.acks else set[int]()
+    return [f"lost {sorted(lost)}"] if lost else []
+
+
 def test_a_full_disk_refuses_commits_until_there_is_room(rig: Rig, stubborn: Stubborn) -> None:
     rig.faults.fill_disk(after_bytes=10_000)
     outcomes = [stubborn.commit() for _ in range(10)]
@@ -244,13 +250,21 @@ def test_a_database_that_met_faults_keeps_what_it_acknowledged(rig: Rig, stubbor
         rig.faults.lift()
     stubborn.close()
 
-    def problems(folder: Path, acks: tuple[bytes, ...]) -> list[str]:
-        lost = {int(ack) for ack in acks} - rows(folder / "rows.db") if acks else set[int]()
-        return [f"lost {sorted(lost)}"] if lost else []
-
-    findings = rig.recording().examine(lambda cut: problems(cut.folder, cut.acks), cuts=200, seed=2)
+    findings = rig.recording().examine(rows_lost, cuts=200, seed=2)
 
     assert not findings.problems, str(findings)
+
+
+def test_a_recording_may_end_with_a_kill(rig: Rig, stubborn: Stubborn) -> None:
+    for _ in range(10):
+        stubborn.commit()
+    stubborn.process.kill()
+    stubborn.process.wait(30)
+
+    findings = rig.recording().examine(rows_lost, cuts=50, seed=2)
+
+    assert not findings.problems, str(findings)
+    assert 11 == len(rig.recording().acks_before(sys.maxsize))
 
 
 def test_a_sync_that_is_retried_until_it_succeeds_proves_nothing(rig: Rig) -> None:
