@@ -27,6 +27,7 @@ from runyard.domain.errors import BadRequest, RunyardError
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import bind, listening
+from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, JobStore
@@ -164,13 +165,14 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     worker_port = _bind("127.0.0.1", settings.worker_port)
     own_ports = [port.getsockname()[1] for port in (user_port, worker_port)]
     platform = Platform(_adapters(settings, root, own_ports), settings, f"http://127.0.0.1:{own_ports[1]}")
+    vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
-        listening(worker_port, platform.worker_routes.paths, _nothing_here),
+        listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil),
         platform.running(),
-        listening(user_port, platform.job_routes.paths, platform.app),
+        listening(user_port, platform.job_routes.paths, platform.app, vigil),
     ):
         await platform.access.ensure_admin_key(root / "admin.key")
         _calm_the_collector()

@@ -11,7 +11,8 @@ from typing import Any
 import uvicorn
 
 from runyard.edge.patience import watch
-from runyard.edge.protocol import Routes, with_routes
+from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
+from runyard.edge.vigil import Vigil
 
 SHUTDOWN_S = 5
 """How long open requests may take to end once the port is closed."""
@@ -26,11 +27,13 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def listening(sock: socket.socket, routes: Routes, app: Any) -> AsyncGenerator[None]:
+async def listening(
+    sock: socket.socket, routes: Routes, app: Any, vigil: Vigil = EdgeProtocol.vigil
+) -> AsyncGenerator[None]:
     """Serve on `sock` while the context is open: hot routes first, `app` (ASGI) for all else."""
     config = uvicorn.Config(
         app,
-        http=with_routes(routes),
+        http=with_routes(routes, vigil),
         lifespan="off",
         ws="none",  # No route speaks WebSocket, and uvicorn would take such connections away from the edge's guards.
         log_config=None,

@@ -19,6 +19,7 @@ from runyard.edge.bodies import error_body
 from runyard.edge.exchange import STATUS_LINES, Exchange, Match
 from runyard.edge.heads import HEAD_BYTES_MAX, URL_BYTES_MAX, Head, Known, Problem, head_bytes
 from runyard.edge.patience import Patience, Phase
+from runyard.edge.vigil import Vigil
 
 
 class Routes(Protocol):
@@ -31,6 +32,7 @@ class EdgeProtocol(HttpToolsProtocol):
     """One connection. Subclassed per listener with its `routes` (see `with_routes`)."""
 
     routes: Routes
+    vigil = Vigil(0)
     parser: Any  # None once the connection is lost.
     cycle: Any  # An `Exchange`, or uvicorn's cycle.
     pipeline: Any
@@ -78,14 +80,16 @@ class EdgeProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
+        self.vigil.news()
         self.reads += 1
         known, idle, messages = self.known, self.phase == Phase.IDLE, self.messages
         if known is not None and idle and len(data) == known.size and data.startswith(known.raw):
             self._repeat(known, data)
-            return
-        self._read(data)
-        if self.repeats and idle and self.messages == messages + 1:
-            self._remember(data)
+        else:
+            self._read(data)
+            if self.repeats and idle and self.messages == messages + 1:
+                self._remember(data)
+        self.vigil.rest()
 
     def _read(self, data: bytes) -> None:
         self.read_bytes = len(data)
@@ -365,6 +369,6 @@ class EdgeProtocol(HttpToolsProtocol):
         return bool(self.flow.read_paused)
 
 
-def with_routes(routes: Routes) -> type[EdgeProtocol]:
+def with_routes(routes: Routes, vigil: Vigil = EdgeProtocol.vigil) -> type[EdgeProtocol]:
     """The protocol class of a listener with these hot routes."""
-    return type("EdgeProtocol", (EdgeProtocol,), {"routes": routes})
+    return type("EdgeProtocol", (EdgeProtocol,), {"routes": routes, "vigil": vigil})
