@@ -14,6 +14,7 @@ TAKE = urlsplit(os.environ["RUNPOD_WEBHOOK_GET_JOB"].replace("$ID", WORKER))
 DONE = urlsplit(os.environ["RUNPOD_WEBHOOK_POST_OUTPUT"].replace("$RUNPOD_POD_ID", WORKER))
 HEADERS = f"Host: {TAKE.netloc}\r\nAuthorization: {os.environ['RUNPOD_AI_API_KEY']}\r\n"
 RESULT = b'{"output":{"ok":true}}'
+RESULT_TAKEN = b"\r\n\r\n{}"
 
 
 def take_request(in_progress: int) -> bytes:
@@ -45,6 +46,12 @@ class Answers:
         body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
         return body
 
+    def skip_results(self, count: int) -> None:
+        """The answers to results are all the same."""
+        while len(parts := self.buffer.split(RESULT_TAKEN, count)) <= count:
+            self.more()
+        self.buffer = parts[count]
+
     def more(self) -> None:
         data = self.sock.recv(1 << 16)
         if not data:
@@ -62,8 +69,7 @@ def main() -> None:
     while True:
         jobs = [part[: part.index(b'"')] for part in answers.next_body().split(b'{"id":"')[1:]]
         sock.sendall(b"".join(BEFORE_ID + job + AFTER_ID + RESULT for job in jobs) + take)
-        for _ in jobs:
-            answers.next_body()
+        answers.skip_results(len(jobs))
 
 
 if __name__ == "__main__":

@@ -40,16 +40,13 @@ class RandomIds:
     """Names from the operating system's randomness, which is asked for in large pieces: it is a system call each time."""
 
     def __init__(self) -> None:
-        self._pool = ""
-        self._at = 0
+        self._uuids: list[str] = []
 
     def job(self, *, sync: bool) -> JobId:
-        if self._at == len(self._pool):
-            self._pool, self._at = os.urandom(4096).hex(), 0
-        raw = self._pool[self._at : self._at + 32]
-        self._at += 32
-        name = f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}-u1"  # The form of a random UUID.
-        return JobId(f"sync-{name}" if sync else name)
+        if not self._uuids:
+            self._uuids = _uuids(256)
+        name = self._uuids.pop()
+        return JobId(f"sync-{name}-u1" if sync else f"{name}-u1")
 
     def endpoint(self) -> EndpointId:
         return EndpointId(_word(14))
@@ -65,6 +62,13 @@ class RandomIds:
 
     def secret(self) -> str:
         return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def _uuids(count: int) -> list[str]:
+    """Random UUIDs, in their form if not their every bit."""
+    pool = os.urandom(16 * count).hex()
+    raws = (pool[at : at + 32] for at in range(0, len(pool), 32))
+    return [f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}" for raw in raws]
 
 
 def _word(length: int) -> str:

@@ -98,7 +98,6 @@ class Exchange:
     __slots__ = (
         "_body",
         "_on_end",
-        "_size",
         "_then",
         "_timer",
         "active",
@@ -137,7 +136,6 @@ class Exchange:
         self.response_complete = False
         self.disconnected = False
         self._body: bytes | bytearray = b""
-        self._size = 0
         self._on_end: Callable[[], object] | None = None
         self._timer: TimerHandle | None = None
         self._then: Callable[[], object] | None = None
@@ -171,10 +169,9 @@ class Exchange:
     def receive(self, chunk: bytes) -> None:
         if self.refusal is not None or self.response_complete:
             return
-        self._size += len(chunk)
-        if self._size > self.route.body_bytes_max:
+        if len(self._body) + len(chunk) > self.route.body_bytes_max:
             self._refuse_size()
-        elif self._size == len(chunk):
+        elif not self._body:
             self._body = chunk
         else:
             # Grown in place: a list of pieces would cost far more than a body that comes byte by byte.

@@ -85,6 +85,20 @@ def test_news_that_comes_soon_half_of_the_time_keeps_it_awake_for_a_part_of_it()
     assert scene.vigil.vain <= 500 * 0.4
 
 
+def test_in_a_crowd_it_does_not_stay_awake() -> None:
+    scene = Scene()
+    turns_kept = 0
+    for _ in range(100):
+        for _ in range(10):
+            scene.vigil.news()
+            scene.vigil.rest()
+        turns_kept += scene.awake
+        scene.time += 0.01
+        scene.turn()
+
+    assert turns_kept < 10
+
+
 def test_without_a_window_or_a_loop_it_never_stays_awake() -> None:
     scene = Scene(window_s=0)
     bare = Vigil(1.0, None, lambda: scene.time)

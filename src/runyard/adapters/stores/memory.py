@@ -30,7 +30,8 @@ class _Entry:
         self.number = number
         self.due_second = -1
         """The bucket it is in."""
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes] | None = None
+        """Stream output; few jobs have any."""
         self.drained = 0
 
 
@@ -122,12 +123,14 @@ class MemoryJobs:
         if entry is None or entry.job.state is not IN_PROGRESS or entry.job.lease != job.lease:
             return False
         self._reserve(sum(map(len, chunks)))
+        if entry.chunks is None:
+            entry.chunks = []
         entry.chunks.extend(chunks)
         return True
 
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
         entry = self._entries.get(job.id)
-        if entry is None:
+        if entry is None or entry.chunks is None:
             return []
         page = list(_within(entry.chunks[entry.drained :], bytes_max))
         entry.drained += len(page)
@@ -257,8 +260,9 @@ class MemoryJobs:
         del self._entries[entry.job.id]
 
     def _forget_output(self, entry: _Entry) -> None:
-        self._bytes -= sum(map(len, entry.chunks))
-        entry.chunks, entry.drained = [], 0
+        if entry.chunks is not None:
+            self._bytes -= sum(map(len, entry.chunks))
+            entry.chunks, entry.drained = None, 0
 
     def _new_bucket(self, second: int) -> set[JobId]:
         bucket = self._buckets[second] = set()
