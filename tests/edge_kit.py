@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.config import Settings
@@ -29,6 +30,7 @@ from runyard.edge.listener import bind, listening
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
 from runyard.edge.worker import WorkerRoutes
 from runyard.services.access import Access
+from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
@@ -264,7 +266,15 @@ class Yard:
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)
         self.lifecycle = Lifecycle(
-            self.book, self.dispatch, self.roster, self.signals, self.clock, ids, Logs(self.clock), options
+            self.book,
+            self.dispatch,
+            self.roster,
+            Records(MemoryFleet()),
+            self.signals,
+            self.clock,
+            ids,
+            Logs(self.clock),
+            options,
         )
         self.fleet = Fleet(self.book, self.store, self.roster, self.signals, self.clock, self.lifecycle)
         self.job_routes = JobRoutes(

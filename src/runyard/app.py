@@ -18,6 +18,7 @@ from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
+from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
@@ -29,10 +30,11 @@ from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import bind, listening
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
-from runyard.ports.stores import Blobs, ControlStore, JobStore
+from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.ports.webhooks import WebhookSender
 from runyard.services.access import Access
+from runyard.services.adoption import Adoption, Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
@@ -52,6 +54,7 @@ class Adapters:
 
     store: JobStore
     control: ControlStore
+    fleet: FleetStore
     blobs: Blobs
     signals: Signals
     clock: Clock
@@ -66,9 +69,11 @@ class Platform:
     def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
         a = adapters
         self.runtime_of = a.runtime
-        self.close_control = a.control.close
+        self.stores = (a.fleet, a.control)
         self.broken = asyncio.Event()
         """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
+        self.handing_over = False
+        """Another process goes on with the workers and the jobs."""
         self.roster = Roster()
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
@@ -78,20 +83,18 @@ class Platform:
         self.dispatch.owe_webhook = self.webhooks.ended
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
+        records = Records(a.fleet)
+        self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
         self.lifecycle = Lifecycle(
             self.endpoints,
             self.dispatch,
             self.roster,
+            records,
             a.signals,
             a.clock,
             a.ids,
             self.logs,
-            WorkerOptions(
-                worker_url=worker_url,
-                ping_interval_ms=settings.ping_interval_ms,
-                stop_grace=timedelta(seconds=settings.stop_grace_s),
-                job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
-            ),
+            _worker_options(settings, worker_url),
         )
         self.fleet = Fleet(self.endpoints, a.store, self.roster, a.signals, a.clock, self.lifecycle)
         self.job_routes = JobRoutes(
@@ -125,11 +128,14 @@ class Platform:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits."""
+        """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits, unless it
+        is `handing_over`.
+        """
         await self.access.load()
         await self.endpoints.load()
         runtime = self.runtime_of(self.lifecycle)
-        await self.lifecycle.open(runtime)
+        self.lifecycle.open(runtime)
+        await self.adoption.run(runtime, self.lifecycle)
         runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
@@ -141,8 +147,9 @@ class Platform:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self.lifecycle.close()
-            await runtime.close()
-            await self.close_control()
+            await (runtime.leave() if self.handing_over else runtime.close())
+            for store in self.stores:
+                await store.close()
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -226,12 +233,22 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Ada
     return Adapters(
         store=MemoryJobs(bytes_max=settings.store_bytes_max),
         control=control,
+        fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
         signals=LocalSignals(),
         clock=SystemClock(),
         ids=RandomIds(),
         runtime=runtime,
         webhooks=HttpxWebhooks(own_ports=own_ports),
+    )
+
+
+def _worker_options(settings: Settings, worker_url: str) -> WorkerOptions:
+    return WorkerOptions(
+        worker_url=worker_url,
+        ping_interval_ms=settings.ping_interval_ms,
+        stop_grace=timedelta(seconds=settings.stop_grace_s),
+        job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from runyard.adapters.runtimes.fake import FakeRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
@@ -51,6 +52,7 @@ class Yard:
         adapters = Adapters(
             store=MemoryJobs(),
             control=control,
+            fleet=MemoryFleet(),
             blobs=MemoryBlobs(),
             signals=LocalSignals(),
             clock=self.clock,

@@ -14,6 +14,7 @@ from typing import Any
 from runyard.adapters.runtimes.fake import FakeRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
@@ -158,6 +159,7 @@ async def open_ports(
     adapters = Adapters(
         store=MemoryJobs(),
         control=control,
+        fleet=MemoryFleet(),
         blobs=MemoryBlobs(),
         signals=LocalSignals(),
         clock=LoopClock(),

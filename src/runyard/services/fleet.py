@@ -154,6 +154,8 @@ class Fleet:
         watch.waiting = made.waiting
         self._apply(endpoint, made)
         live = self._roster.of_endpoint(endpoint.id)
+        for worker in live:
+            self._lifecycle.record(worker)
         times = [made.wake_at, watch.wake_at, *(self._lifecycle.replace_if_stuck(worker, now) for worker in live)]
         watch.wake_at = min((at for at in times if at is not None), default=None)
 

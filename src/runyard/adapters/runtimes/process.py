@@ -116,6 +116,12 @@ class ProcessRuntime:
         await self.open()
         return list(self._workers)
 
+    async def adopt(self, worker_id: WorkerId) -> None:
+        """Workers end with this runtime, so there is none to adopt."""
+
+    async def leave(self) -> None:
+        await self.close()
+
     async def close(self) -> None:
         await self._spawner.close()
         await asyncio.gather(*self._followers)
