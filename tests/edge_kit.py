@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import NotFound
 from runyard.domain.job import EndpointId
 from runyard.edge.jobs import JobRoutes
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
 from runyard.edge.worker import WorkerRoutes
 from runyard.services.access import Access
@@ -395,3 +396,11 @@ def _parse(data: bytes, *, bodiless: bool = False) -> tuple[Reply, int] | None:
     if len(rest) < size:
         return None
     return Reply(int(first.split()[1]), headers, rest[:size]), len(head) + 4 + size
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, as the keeper makes them."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    return sock

@@ -12,9 +12,11 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
@@ -27,7 +29,7 @@ from runyard.config import Settings
 from runyard.domain.errors import BadRequest, RunyardError
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
@@ -163,30 +165,64 @@ class Platform:
         await self.fleet.shutdown()
         await self.webhooks.settle()
 
+    def hand_over(self) -> None:
+        """Leave workers and jobs to the next process. Requests under way are still served."""
+        self.handing_over = True
+        self.fleet.pause()
+        self.logs.close()
 
-async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Run the platform until SIGTERM or SIGINT. Calls `ready` with its URL once it answers requests."""
-    root = _data_dir(settings)
-    user_port = _bind(settings.host, settings.port)
-    worker_port = _bind("127.0.0.1", settings.worker_port)
-    own_ports = [port.getsockname()[1] for port in (user_port, worker_port)]
-    platform = Platform(_adapters(settings, root, own_ports), settings, f"http://127.0.0.1:{own_ports[1]}")
-    stop = asyncio.Event()
+
+async def serve(settings: Settings, seat: Seat) -> None:
+    """Be the server of a keeper: stand by, open when it says so, and run until it wants this server to stop or to hand
+    over, or is gone itself.
+    """
+    if settings.store != "memory":
+        raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
+    line = await KeeperLine.on(seat.line)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        # The keeper stops the platform; a signal to this process alone means the same.
+        asyncio.get_running_loop().add_signal_handler(number, line.say, "stop")
+    line.say("standing-by")
+    speak_for_yourself(seat)
+    await _first(line.opening, line.stopping, line.lost)
+    if line.opening.is_set():
+        try:
+            await _run(settings, seat, line)
+        except RunyardError as error:
+            line.say("failed", error=error.message)
+            raise
+
+
+async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
+    root = settings.make_root()
+    ports = user_port, worker_port = socket.socket(fileno=seat.user_port), socket.socket(fileno=seat.worker_port)
+    own_ports = [port.getsockname()[1] for port in ports]
+    corridor = Corridor(seat.corridor_in, seat.corridor_out)
+    adapters = _adapters(settings, root, own_ports, line)
+    platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
     async with (
-        listening(worker_port, platform.worker_routes.paths, _nothing_here),
-        platform.running(),
-        listening(user_port, platform.job_routes.paths, platform.app),
+        platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
+        listening(worker_port, platform.worker_routes.paths, _nothing_here) as for_workers,
+        listening(user_port, platform.job_routes.paths, platform.app) as for_users,
     ):
+        listeners = (for_users, for_workers)
+        for number, sock in corridor.arrivals():
+            await listeners[number].adopt(sock)
         await platform.access.ensure_admin_key(root / "admin.key")
         _calm_the_collector()
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        ready(f"http://{host}:{user_port.getsockname()[1]}")
-        await _first(stop, platform.broken)
-        await platform.drain()
+        host, port = user_port.getsockname()[:2]
+        line.say("ready", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await _first(line.stopping, line.handing_over, line.lost, platform.broken)
+        if line.stopping.is_set():
+            await platform.drain()
+        elif line.handing_over.is_set():
+            platform.hand_over()
+            passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
+            await asyncio.gather(*passing)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
+    if line.lost.is_set():
+        raise RunyardError("the keeper is gone, and with it all workers; serve again")
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -203,19 +239,7 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _data_dir(settings: Settings) -> Path:
-    if settings.store != "memory":
-        raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
-    root = settings.root
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(0o700)
-    except OSError as error:
-        raise BadRequest(f"cannot use {root} as data directory: {os.strerror(error.errno or 0)}") from error
-    return root
-
-
-def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Adapters:
+def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine) -> Adapters:
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
@@ -228,6 +252,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Ada
             volume_dir=settings.volume_dir,
             isolated=_isolated(settings.isolation),
             build_timeout_s=settings.build_timeout_s,
+            line=line,
         )
 
     return Adapters(
@@ -257,15 +282,6 @@ def _isolated(choice: str) -> bool:
     if choice not in ("auto", "require", "off"):
         raise BadRequest(f"isolation must be auto, require or off, not {choice!r}")
     return choice == "require" or (choice == "auto" and os.geteuid() == 0)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        return bind(host, port)
-    except OSError as error:
-        raise BadRequest(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another port"
-        ) from error
 
 
 async def _nothing_here(scope: object, receive: object, send: Callable[[dict[str, object]], object]) -> None:

@@ -19,9 +19,10 @@ from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs
+from tests.edge_kit import bind
 from tests.webhook_kit import Receiver
 
 RECEIVED_S_MAX = 10

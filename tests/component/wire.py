@@ -20,10 +20,11 @@ from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.endpoint import Endpoint
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from runyard.ports.runtime import RuntimeObserver
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs
+from tests.edge_kit import bind
 
 MIB = 1 << 20
 SETTINGS = Settings(run_bytes_max=MIB, runsync_bytes_max=2 * MIB, result_bytes_max=4 * MIB)

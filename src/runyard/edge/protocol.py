@@ -327,6 +327,22 @@ class EdgeProtocol(HttpToolsProtocol):
                 turn.keep_alive = False
             super().shutdown()
 
+    def hurry(self) -> None:
+        """The connection is to go to another process: what is held is answered now, as it stands."""
+        turn = self.turn
+        if isinstance(turn, Exchange) and not turn.response_complete:
+            turn.hurry()
+
+    def between_requests(self) -> bool:
+        """Nothing is being read, answered or written: whoever reads on from here misses nothing."""
+        turn = self.turn
+        return (
+            self.phase == Phase.IDLE
+            and not self.pipeline
+            and (turn is None or turn.response_complete)
+            and not self.transport.get_write_buffer_size()
+        )
+
     # Heads
 
     def _begin(self, match: Match, query: bytes, head: Head) -> None:

@@ -103,6 +103,10 @@ class Fleet:
             self._lifecycle.stop_soon(live, "the platform stops")
         await self._lifecycle.stopped()
 
+    def pause(self) -> None:
+        """Plan nothing any more: another process does."""
+        self._closing = True
+
     def touch(self, endpoint_id: EndpointId) -> None:
         """Plan this endpoint soon."""
         watch = self._watches.get(endpoint_id)
