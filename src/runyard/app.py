@@ -49,6 +49,9 @@ from runyard.services.webhooks import Webhooks
 
 log = logging.getLogger("runyard")
 
+LOGS = "logs.handed-over"
+"""Workers' lines, from a server that hands over to the next."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapters:
@@ -200,6 +203,7 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     corridor = Corridor(seat.corridor_in, seat.corridor_out)
     adapters = _adapters(settings, root, own_ports, line)
     platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
+    _unpack_logs(platform.logs, root / LOGS)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
         listening(worker_port, platform.worker_routes.paths, _nothing_here) as for_workers,
@@ -219,10 +223,30 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
             platform.hand_over()
             passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
             await asyncio.gather(*passing)
+    if platform.handing_over:
+        _pack_logs(platform.logs, root / LOGS)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
     if line.lost.is_set():
         raise RunyardError("the keeper is gone, and with it all workers; serve again")
+
+
+def _pack_logs(logs: Logs, file: Path) -> None:
+    file.touch(mode=0o600)
+    with file.open("wb") as packed:
+        packed.writelines(logs.pack())
+
+
+def _unpack_logs(logs: Logs, file: Path) -> None:
+    """Lines are good to have, and no reason not to start."""
+    try:
+        with file.open("rb") as packed:
+            logs.unpack(packed)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        log.warning("the log lines of the server before this one are lost: %s", error)
+    file.unlink(missing_ok=True)
 
 
 async def _first(*events: asyncio.Event) -> None:

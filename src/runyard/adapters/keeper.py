@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -167,6 +168,8 @@ class KeeperLine(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
+        for ears in list(self._ears.values()):
+            ears.exited(-signal.SIGKILL)  # The kernel kills the workers of a keeper that dies.
         for answer in self._spawning.values():
             if not answer.done():
                 answer.set_result({"error": "the keeper is gone"})

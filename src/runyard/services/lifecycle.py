@@ -105,6 +105,7 @@ class Lifecycle:
 
     def adopted(self, live: LiveWorker) -> None:
         """A platform process before this one has started it, and it still runs."""
+        self._logs.worker_goes_on(live.id)
         held = f", with {len(live.held)} jobs" if live.held else ""
         self._say(live, f"goes on under a new platform process{held}")
 

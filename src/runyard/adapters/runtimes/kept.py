@@ -127,7 +127,8 @@ class Kept(Process):
         code = await self._exit
         if not await self._nothing_left():
             log.error("something started in %s does not die", self._room)
-        await asyncio.wait([self._silent], timeout=LAST_WORDS_SECONDS_MAX)
+        if not self._line.lost.is_set():
+            await asyncio.wait([self._silent], timeout=LAST_WORDS_SECONDS_MAX)
         self._close()
         self._line.forget(self._id)
         return Exit(code) if code >= 0 else Exit(None, -code)
