@@ -172,6 +172,9 @@ class Platform:
         """Leave workers and jobs to the next process. Requests under way are still served."""
         self.handing_over = True
         self.fleet.pause()
+        for live in self.roster:
+            if live.stopping:  # Nobody else will know that it was told to stop a job, and whether it does.
+                self.lifecycle.replace(live, "it was stopping a job when the server was replaced")
         self.logs.close()
 
 
@@ -219,10 +222,10 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
         await _first(line.stopping, line.handing_over, line.lost, platform.broken)
         if line.stopping.is_set():
             await platform.drain()
-        elif line.handing_over.is_set():
+        elif line.handing_over.is_set() or platform.broken.is_set():
             platform.hand_over()
             passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
-            await asyncio.gather(*passing)
+            await asyncio.gather(*passing, platform.webhooks.settle())
     if platform.handing_over:
         _pack_logs(platform.logs, root / LOGS)
     if platform.broken.is_set():

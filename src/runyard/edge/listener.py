@@ -72,6 +72,7 @@ class Listener:
             for connection in open_ones:
                 connection.hurry()
             await asyncio.sleep(LOOK_EVERY_S)
+        self._server.should_exit = True
 
     def _connections(self) -> list[EdgeProtocol]:
         found = self._server.server_state.connections
