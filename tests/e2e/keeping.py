@@ -58,10 +58,10 @@ class Keeping:
     def restart(self) -> subprocess.CompletedProcess[str]:
         return self.command("restart", "--data-dir", str(self.data))
 
-    def deploy(self, name: str = "plain", *flags: str) -> Endpoint:
-        """One worker, always."""
+    def deploy(self, name: str = "plain", *flags: str, handler: str = "plain.py") -> Endpoint:
+        """One worker, always, unless the flags say otherwise."""
         flags = flags or ("--workers-min", "1", "--workers-max", "1")
-        done = self.command("deploy", str(HANDLERS), "--handler", "plain.py", "--name", name, "--json", *flags)
+        done = self.command("deploy", str(HANDLERS), "--handler", handler, "--name", name, "--json", *flags)
         assert 0 == done.returncode, done.stderr
         return Endpoint(self, json.loads(done.stdout)["id"])
 

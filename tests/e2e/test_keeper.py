@@ -113,6 +113,19 @@ def test_a_worker_and_its_connection_survive_a_restart(platform: Keeping, endpoi
     assert [] == [line for line in endpoint.logs() if line.startswith("broken")]
 
 
+def test_a_worker_of_the_official_sdk_notices_no_restart(platform: Keeping) -> None:
+    """It drops the result that it is sending when its connection breaks, and asks without a pause when it is refused."""
+    endpoint = platform.deploy("stock", handler="stock.py")
+    before = endpoint.ask({})
+    for _ in range(3):
+        assert 0 == platform.restart().returncode
+        assert before == endpoint.ask({"s": 0.2})
+    lines = endpoint.logs(source="container")
+    platform.command("delete", "stock", "--yes")
+
+    assert [] == [line for line in lines if "ERROR" in line or "Failed" in line or "Traceback" in line]
+
+
 def test_output_of_a_worker_goes_on_in_the_logs_without_a_gap(platform: Keeping, endpoint: Endpoint) -> None:
     endpoint.run({"s": 4, "counts": True})
     until(lambda: "count 20" in endpoint.logs())
@@ -121,6 +134,18 @@ def test_output_of_a_worker_goes_on_in_the_logs_without_a_gap(platform: Keeping,
 
     counts = [int(line.split()[1]) for line in endpoint.logs() if line.startswith("count ")]
     assert list(range(400)) == counts
+
+
+def test_restarts_while_workers_start_lose_none_of_them(platform: Keeping) -> None:
+    endpoint = platform.deploy("many", "--workers-min", "4", "--workers-max", "4")
+    for _ in range(3):
+        assert 0 == platform.restart().returncode
+    until(lambda: ["IDLE"] * 4 == [worker["status"] for worker in endpoint.workers()])
+    said = endpoint.logs(source="system")
+    platform.command("delete", "many", "--yes")
+
+    assert 4 == len([line for line in said if line.startswith("starting for release")]), said
+    assert [] == [line for line in said if "ended" in line or "did not start" in line]
 
 
 def test_a_client_that_waits_is_answered_as_its_job_stands(platform: Keeping, endpoint: Endpoint) -> None:

@@ -76,6 +76,7 @@ class ProcessRuntime:
         )
         self._workers: dict[WorkerId, tuple[Process, asyncio.Task[None]]] = {}
         self._followers: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Task[None]] = set()
         self._locks = KeyedLocks()
         self._opening = asyncio.Lock()
         self._lock_file: IO[str] | None = None
@@ -102,6 +103,13 @@ class ProcessRuntime:
 
     async def start(self, launch: Launch) -> None:
         await self.open()
+        # Finished even if nobody waits any more: half a start is nothing that can be left to another process.
+        start = asyncio.create_task(self._start(launch), name=f"start {launch.worker_id}")
+        self._starts.add(start)
+        start.add_done_callback(self._starts.discard)
+        await asyncio.shield(start)
+
+    async def _start(self, launch: Launch) -> None:
         async with self._locks.held(launch.worker_id):
             if launch.worker_id not in self._workers:
                 self._look_after(launch.worker_id, await self._spawn(launch))
@@ -125,12 +133,13 @@ class ProcessRuntime:
             self._look_after(worker_id, process)
 
     async def leave(self) -> None:
+        await asyncio.gather(*self._starts, return_exceptions=True)
         self._spawner.let_go()
         await self.close()
 
     async def close(self) -> None:
         await self._spawner.close()
-        await asyncio.gather(*self._followers, return_exceptions=True)
+        await asyncio.gather(*self._starts, *self._followers, return_exceptions=True)
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
