@@ -4,7 +4,7 @@
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check e2e bench docs lint
+.PHONY: help demo test check e2e bench docs lint compiler
 
 # Found before .venv/bin leads the PATH: what makes .venv cannot come from it.
 BASE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
@@ -23,7 +23,7 @@ help:   ## Say what there is
 demo: $(SETUP)  ## Start a platform, deploy a handler, send it a request, stop
 	@python examples/01-hello/demo.py
 
-test: lint  ## Everything: check's steps, all tests, the compatibility page
+test: lint compiler  ## Everything: check's steps, all tests, the compatibility page
 	@pytest --compat-page=docs/reference/compatibility.md
 
 check: lint  ## Before each commit, under a minute: format, lint, types, architecture, unit, contract
@@ -57,6 +57,11 @@ $(SETUP): pyproject.toml uv.lock | $(UV)
 	@"$(BASE_PYTHON)" -c 'import ensurepip' 2>/dev/null || $(install_venv)
 	@"$(BASE_PYTHON)" -m venv .tools
 	@.tools/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+
+# The power-loss tests build a library. Where no compiler can be had they are skipped, and say what to install.
+compiler:
+	@command -v cc >/dev/null || command -v gcc >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  { apt-get -qq update && apt-get -qq install gcc libc6-dev >/dev/null; } || true
 
 # Debian and its children keep venv in a package of its own.
 install_venv = { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install python3-venv >/dev/null; } || \

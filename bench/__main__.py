@@ -3,24 +3,29 @@
 `python -m bench --publish` also makes the record the one that docs/reference/performance.md is written from.
 
 Servers run on one core; load, workers and this process on another. Rounds of the platform and of its peer take turns, so
-that both see the same machine; what counts is the ratio of their medians.
+that both see the same machine, and are run again when others used it; what counts is the ratio of their medians.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sys
 from statistics import median
 
+import uvloop
+
 from bench import load
 from bench.bars import Bar, write
 from bench.polls import idle_sdk_polls, parked_polls, pick_up
+from bench.quiet import Others
 from bench.servers import HERE, LOAD_CORE, Platform, fastapi, platform
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
+OTHERS_MAX = 0.03
+"""Cores that all else on the machine may use during a round; a round that was disturbed more is run again."""
+TRIES_MAX = 12
 
 
 def main() -> int:
@@ -48,12 +53,9 @@ def round_trips(runyard: Platform, raw: dict[str, object]) -> list[Bar]:
         for _ in range(ROUNDS):
             for connections in (1, 64):
                 for name, url in (("fastapi", peer), ("runyard", f"{runyard.url}/v2/{endpoint}/runsync")):
-                    sample = asyncio.run(load.run(url, runyard.key, connections=connections, seconds=SECONDS))
+                    sample = quiet_round(url, runyard.key, connections)
                     samples.setdefault(f"{name} c{connections}", []).append(sample)
-    raw["round_trips"] = {
-        name: [{"per_second": s.per_second, "p50_us": s.p50_us, "p99_us": s.p99_us, "failed": s.failed} for s in taken]
-        for name, taken in samples.items()
-    }
+    raw["round_trips"] = {name: [sample.record() for sample in taken] for name, taken in samples.items()}
     p50 = {name: median(s.p50_us for s in taken) for name, taken in samples.items()}
     rate = {name: median(s.per_second for s in taken) for name, taken in samples.items()}
     failed = sum(s.failed for taken in samples.values() for s in taken)
@@ -75,6 +77,16 @@ def round_trips(runyard: Platform, raw: dict[str, object]) -> list[Bar]:
         ),
         Bar("answers that were not 2xx", failed, 0, ""),
     ]
+
+
+def quiet_round(url: str, key: str, connections: int) -> load.Sample:
+    """A round that nobody disturbed; after many tries, the one that was disturbed least."""
+    tried: list[load.Sample] = []
+    while not tried or (tried[-1].others > OTHERS_MAX and len(tried) < TRIES_MAX):
+        others = Others()
+        tried.append(uvloop.run(load.run(url, key, connections=connections, seconds=SECONDS)))
+        tried[-1].others = others.share()
+    return min(tried, key=lambda sample: sample.others)
 
 
 if __name__ == "__main__":

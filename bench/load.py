@@ -16,6 +16,17 @@ class Sample:
     seconds: float
     latencies: list[float] = field(default_factory=list)
     failed: int = 0
+    others: float = 0.0
+    """Cores that were used by what does not belong to the measurement."""
+
+    def record(self) -> dict[str, float]:
+        return {
+            "per_second": self.per_second,
+            "p50_us": self.p50_us,
+            "p99_us": self.p99_us,
+            "failed": self.failed,
+            "others": self.others,
+        }
 
     @property
     def per_second(self) -> float:

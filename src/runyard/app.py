@@ -30,6 +30,7 @@ from runyard.domain.errors import BadRequest, RunyardError
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
+from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
@@ -206,11 +207,12 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     corridor = Corridor(seat.corridor_in, seat.corridor_out)
     adapters = _adapters(settings, root, own_ports, line)
     platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
+    vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
     _unpack_logs(platform.logs, root / LOGS)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
-        listening(worker_port, platform.worker_routes.paths, _nothing_here) as for_workers,
-        listening(user_port, platform.job_routes.paths, platform.app) as for_users,
+        listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
+        listening(user_port, platform.job_routes.paths, platform.app, vigil) as for_users,
     ):
         listeners = (for_users, for_workers)
         for number, sock in corridor.arrivals():

@@ -64,7 +64,7 @@ class Site(NamedTuple):
 
     def waits(self) -> int:
         """Held requests, as the services know them."""
-        return len(self.yard.signals._wakes)  # pyright: ignore[reportPrivateUsage]
+        return len(self.yard.signals._topics)  # pyright: ignore[reportPrivateUsage]
 
     async def last(self, phase: int | None = None) -> Any:
         """The only connection, once it is there and has read as far as `phase`."""

@@ -26,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("built") / "data"
     with keeping(data) as platform:
         platform.deploy().ask({}, seconds=BUILD_S_MAX)
-        platform.command("delete", "plain", "--yes")
+        platform.command("delete", "plain")
     return data
 
 
@@ -42,7 +42,7 @@ def endpoint(platform: Keeping) -> Iterator[Endpoint]:
     endpoint.ask({})
     yield endpoint
     if platform.process.poll() is None:
-        platform.command("delete", "plain", "--yes")
+        platform.command("delete", "plain")
 
 
 class Client(threading.Thread):
@@ -121,7 +121,7 @@ def test_a_worker_of_the_official_sdk_notices_no_restart(platform: Keeping) -> N
         assert 0 == platform.restart().returncode
         assert before == endpoint.ask({"s": 0.2})
     lines = endpoint.logs(source="container")
-    platform.command("delete", "stock", "--yes")
+    platform.command("delete", "stock")
 
     assert [] == [line for line in lines if "ERROR" in line or "Failed" in line or "Traceback" in line]
 
@@ -142,7 +142,7 @@ def test_restarts_while_workers_start_lose_none_of_them(platform: Keeping) -> No
         assert 0 == platform.restart().returncode
     until(lambda: ["IDLE"] * 4 == [worker["status"] for worker in endpoint.workers()])
     said = endpoint.logs(source="system")
-    platform.command("delete", "many", "--yes")
+    platform.command("delete", "many")
 
     assert 4 == len([line for line in said if line.startswith("starting for release")]), said
     assert [] == [line for line in said if "ended" in line or "did not start" in line]
@@ -176,7 +176,7 @@ def test_a_killed_server_is_replaced_and_its_workers_adopted(built: Path) -> Non
             until(platform.healthy)
             assert before == endpoint.ask({})
             assert killed != platform.server
-        platform.command("delete", "tolerant", "--yes")
+        platform.command("delete", "tolerant")
 
     assert "the server ended unasked (killed by signal 9)" in platform.log.read_text()
 
@@ -208,7 +208,7 @@ def test_after_a_killed_keeper_nothing_runs_and_the_next_serve_works(built: Path
         endpoints = again.http.get("/v2/serverless").json()["endpoints"]
         endpoint = Endpoint(again, next(one["id"] for one in endpoints if one["name"] == "first"))
         assert endpoint.ask({})
-        again.command("delete", "first", "--yes")
+        again.command("delete", "first")
 
 
 def test_serving_right_after_the_keeper_was_killed_works_on_the_same_port(built: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_stop_leaves_nothing_behind(built: Path, number: signal.Signals) -> No
         assert [] == left_over(built)
         assert [] == list((built / "workers").iterdir())
     with keeping(built) as platform:
-        platform.command("delete", "stopped", "--yes")
+        platform.command("delete", "stopped")
 
 
 def test_a_stop_without_a_server_leaves_nothing_behind(built: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_stop_without_a_server_leaves_nothing_behind(built: Path) -> None:
         assert platform.stop() == 0
         assert [] == left_over(built)
     with keeping(built) as platform:
-        platform.command("delete", "stopped", "--yes")
+        platform.command("delete", "stopped")
 
 
 def test_the_spool_is_bounded_and_loses_nothing(platform: Keeping, endpoint: Endpoint) -> None:

@@ -11,21 +11,35 @@ class LocalSignals:
     """Calls subscribers at once, in the order they came; a subscriber may unsubscribe while it is called."""
 
     def __init__(self) -> None:
-        self._wakes: dict[str, dict[object, Wake]] = {}
+        self._topics: dict[str, list[_Subscription]] = {}
 
     def subscribe(self, topic: str, wake: Wake) -> Callable[[], None]:
-        place = object()
-        self._wakes.setdefault(topic, {})[place] = wake
-
-        def unsubscribe() -> None:
-            wakes = self._wakes.get(topic)
-            if wakes is not None and wakes.pop(place, None) is not None and not wakes:
-                del self._wakes[topic]
-
-        return unsubscribe
+        subscription = _Subscription(self._topics, topic, wake)
+        subscribed = self._topics.get(topic)
+        if subscribed is None:
+            self._topics[topic] = [subscription]
+        else:
+            subscribed.append(subscription)
+        return subscription.end
 
     def fire(self, topic: str) -> None:
-        wakes = self._wakes.get(topic)
-        if wakes is not None:
-            for wake in tuple(wakes.values()):
-                wake()
+        subscribed = self._topics.get(topic)
+        if subscribed is not None:
+            for subscription in tuple(subscribed):
+                subscription.wake()
+
+
+class _Subscription:
+    __slots__ = ("topic", "topics", "wake")
+
+    def __init__(self, topics: dict[str, list[_Subscription]], topic: str, wake: Wake) -> None:
+        self.topics = topics
+        self.topic = topic
+        self.wake = wake
+
+    def end(self) -> None:
+        subscribed = self.topics.get(self.topic)
+        if subscribed is not None and self in subscribed:
+            subscribed.remove(self)
+            if not subscribed:
+                del self.topics[self.topic]

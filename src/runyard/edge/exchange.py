@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
@@ -20,21 +22,31 @@ QUERY_FIELDS_MAX = 100
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
+@lru_cache(256)  # A worker asks with the same parameters each time.
+def _parameters(query_string: bytes) -> Mapping[str, str]:
+    text = query_string.decode("latin-1")
+    try:
+        return MappingProxyType(dict(parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)))
+    except ValueError as error:
+        raise BadRequest(f"the URL has more than {QUERY_FIELDS_MAX} query parameters") from error
+
+
 class Route:
     """A hot route: its methods, the largest body it takes, what answers it, and how often it was answered.
 
-    `admit` raises for a caller that may not use it. It sees the head alone: nobody's body is read but a friend's.
+    `admit` says who the caller is, for `Exchange.caller`, or raises for one that may not use it. It sees the head alone:
+    nobody's body is read but a friend's.
     """
 
     __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods", "too_large")
 
     def __init__(
         self,
-        handle: Callable[[Exchange], None],
+        handle: Callable[[Exchange], Coroutine[Any, Any, None]],
         methods: frozenset[bytes],
         body_bytes_max: int = 64 * 1024,
         *,
-        admit: Callable[[Exchange], None],
+        admit: Callable[[Exchange], object],
         too_large: Callable[[Exchange, str], None] | None = None,
     ) -> None:
         self.handle = handle
@@ -81,6 +93,8 @@ class Exchange:
     (`response_complete`, `disconnected`, `keep_alive`, `message_event`) are those of a cycle.
     """
 
+    message_event = _NO_EVENT
+
     __slots__ = (
         "_body",
         "_on_end",
@@ -90,9 +104,9 @@ class Exchange:
         "active",
         "args",
         "authorization",
+        "caller",
         "disconnected",
         "keep_alive",
-        "message_event",
         "method",
         "protocol",
         "query_string",
@@ -112,8 +126,8 @@ class Exchange:
         self.method = method
         self.query_string = query_string
         self.authorization = authorization
+        self.caller: Any = None
         self.keep_alive = True
-        self.message_event = _NO_EVENT
         self.active = False
         """It is this request's turn to be answered; before, it waits behind a pipelined one."""
         self.received = False
@@ -134,15 +148,9 @@ class Exchange:
     def body(self) -> bytes:
         return self._body if isinstance(self._body, bytes) else bytes(self._body)
 
-    def query(self) -> dict[str, str]:
+    def query(self) -> Mapping[str, str]:
         """Query parameters; of a repeated one the last counts. Raises `BadRequest` when there are too many."""
-        if not self.query_string:
-            return {}
-        text = self.query_string.decode("latin-1")
-        try:
-            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX))
-        except ValueError as error:
-            raise BadRequest(f"the URL has more than {QUERY_FIELDS_MAX} query parameters") from error
+        return _parameters(self.query_string) if self.query_string else {}
 
     # What the protocol does
 
@@ -153,7 +161,7 @@ class Exchange:
             self.refusal = MethodNotAllowed(f"use {' or '.join(allow)} here, not {self.method.decode()}", allow)
             return
         try:
-            self.route.admit(self)
+            self.caller = self.route.admit(self)
         except RunyardError as error:
             self.refusal = error
             return
@@ -183,9 +191,11 @@ class Exchange:
             self.fail(self.refusal)
             return
         try:
-            self.route.handle(self)
+            answering = self.route.handle(self)
         except Exception as error:  # noqa: BLE001 - `fail` decides what each error means.
             self.fail(error)
+        else:
+            eager.start(answering, self.fail)
 
     def run(self, answering: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that answers, at once as far as it goes."""

@@ -104,8 +104,8 @@ class JobRoutes:
             self._keys.authenticate(x.authorization)
             x.protocol.proven = proven
 
-    def _of_endpoint(self, handler: Handler) -> Callable[[Exchange], None]:
-        return lambda x: x.run(handler(x, self._endpoints.get(EndpointId(x.args[0]))))
+    def _of_endpoint(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
+        return lambda x: handler(x, self._endpoints.get(EndpointId(x.args[0])))
 
     async def _run(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.submit(endpoint, bodies.parse_request(x.body, None), self._jobs.new_id(sync=False))
@@ -218,7 +218,7 @@ def _wait(x: Exchange, default_s: float) -> float:
     return min(max(bodies.milliseconds(value, "wait"), WAIT_MIN_S), WAIT_MAX_S)
 
 
-def _query(params: dict[str, str]) -> JobQuery:
+def _query(params: Mapping[str, str]) -> JobQuery:
     """`states` (comma-separated), `workerId`, `limit` (1-1000) and `after` (a page's `next`)."""
     if unknown := params.keys() - {"states", "workerId", "limit", "after"}:
         raise BadRequest(

@@ -23,6 +23,7 @@ import uvicorn
 
 from runyard.edge.patience import watch
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
+from runyard.edge.vigil import Vigil
 
 SHUTDOWN_S = 5
 """How long open requests may take to end once the port is closed."""
@@ -90,9 +91,11 @@ def _pass_on(connections: Sequence[EdgeProtocol], pass_on: PassOn) -> None:
 
 
 @contextlib.asynccontextmanager
-async def listening(sock: socket.socket, routes: Routes, app: Any) -> AsyncGenerator[Listener]:
+async def listening(
+    sock: socket.socket, routes: Routes, app: Any, vigil: Vigil = EdgeProtocol.vigil
+) -> AsyncGenerator[Listener]:
     """Serve on `sock` while the context is open: hot routes first, `app` (ASGI) for all else."""
-    protocol = with_routes(routes)
+    protocol = with_routes(routes, vigil)
     config = uvicorn.Config(
         app,
         http=protocol,

@@ -10,18 +10,16 @@ or repeated headers, upgrades to what we do not speak. Clients that keep us wait
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runyard.edge.bodies import error_body
 from runyard.edge.exchange import STATUS_LINES, Exchange, Match
+from runyard.edge.heads import HEAD_BYTES_MAX, URL_BYTES_MAX, Head, Known, Problem, head_bytes
 from runyard.edge.patience import Patience, Phase
-
-HEADERS_MAX = 100
-HEAD_BYTES_MAX = 64 * 1024
-URL_BYTES_MAX = 8 * 1024
+from runyard.edge.vigil import Vigil
 
 
 class Routes(Protocol):
@@ -30,45 +28,14 @@ class Routes(Protocol):
     def match(self, path: bytes) -> Match | None: ...
 
 
-class Head:
-    """What the hot routes need of a request's headers, gathered in one pass."""
-
-    __slots__ = ("authorization", "authorizations", "chunked_only", "content_length", "expects_continue", "hosts")
-
-    def __init__(self) -> None:
-        self.authorization: bytes | None = None
-        self.content_length: int | None = None
-        self.expects_continue = False
-        self.hosts = 0
-        self.authorizations = 0
-        self.chunked_only = True
-
-    @classmethod
-    def of(cls, headers: list[tuple[bytes, bytes]]) -> Head:
-        head = cls()
-        for name, value in headers:
-            match name.lower():
-                case b"host":
-                    head.hosts += 1
-                case b"authorization":
-                    head.authorization = value
-                    head.authorizations += 1
-                case b"content-length":
-                    head.content_length = int(value)
-                case b"transfer-encoding":
-                    head.chunked_only = value.strip().lower() == b"chunked"
-                case b"expect":
-                    head.expects_continue = value.lower() == b"100-continue"
-                case _:
-                    pass
-        return head
-
-
 class EdgeProtocol(HttpToolsProtocol):
     """One connection. Subclassed per listener with its `routes` (see `with_routes`)."""
 
     routes: Routes
+    vigil = Vigil(0)
     parser: Any  # None once the connection is lost.
+    cycle: Any  # An `Exchange`, or uvicorn's cycle.
+    pipeline: Any
     transport: Any  # None until it is made.
 
     # The start of a 200 answer, made anew when uvicorn's clock ticks; one for all connections of a listener.
@@ -79,6 +46,12 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.proven: object = None
         """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+        self.head = Head([])
+        """Of the last request. A client mostly sends the same headers again, and then they need not be looked at."""
+        self.url = b""
+        self.repeats = False
+        """This request's head is that of the one before."""
+        self.known: Known | None = None
         self.phase = Phase.IDLE
         self.messages = 0
         self.reads = 0
@@ -109,7 +82,18 @@ class EdgeProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
+        self.vigil.news()
         self.reads += 1
+        known, idle, messages = self.known, self.phase == Phase.IDLE, self.messages
+        if known is not None and idle and len(data) == known.size and data.startswith(known.raw):
+            self._repeat(known, data)
+        else:
+            self._read(data)
+            if self.repeats and idle and self.messages == messages + 1:
+                self._remember(data)
+        self.vigil.rest()
+
+    def _read(self, data: bytes) -> None:
         self.read_bytes = len(data)
         if self.phase in (Phase.HEAD, Phase.BODY, Phase.LINGER):
             self.idle_bytes += len(data)
@@ -124,6 +108,27 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()  # It has been answered.
         elif self.idle_bytes > HEAD_BYTES_MAX and self.phase in (Phase.HEAD, Phase.BODY):
             self.refuse_connection(431, f"the request has more than {HEAD_BYTES_MAX} bytes that are not its body")
+
+    def _repeat(self, known: Known, data: bytes) -> None:
+        """A whole request with a known head: there is nothing to parse."""
+        self.messages += 1
+        self.phase = Phase.DONE
+        self.cycle = self.turn = exchange = Exchange(
+            self, known.match, known.method, known.query, known.head.authorization
+        )
+        exchange.open(known.head.content_length)
+        exchange.receive(data[len(known.raw) :])
+        exchange.active = exchange.received = True
+        exchange.proceed()
+
+    def _remember(self, data: bytes) -> None:
+        """Know this head the next time, if the data was one whole hot request with nothing special about it."""
+        exchange, head, size = self.cycle, self.head, len(data) - self.body_bytes
+        if not isinstance(exchange, Exchange) or not (exchange.received and exchange.keep_alive):
+            return
+        if head.transfer_encoding is None and not head.expects_continue and size == head_bytes(data):
+            match = Match(exchange.route, exchange.args)
+            self.known = Known(data[:size], len(data), match, exchange.method, exchange.query_string, head)
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -153,7 +158,7 @@ class EdgeProtocol(HttpToolsProtocol):
     # Parser callbacks. They do not call uvicorn's for hot routes: a scope that nobody reads is half of its cost.
 
     def on_message_begin(self) -> None:
-        self.url = b""
+        self.last_url, self.url = self.url, b""
         self.headers = []
         self.phase = Phase.HEAD
         self.messages += 1
@@ -166,7 +171,11 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.transport.is_closing():
             return
-        head = Head.of(self.headers)
+        head = self.head
+        same_headers = head.headers == self.headers
+        if not same_headers:
+            head = self.head = Head(self.headers)
+        self.repeats = same_headers and self.url == self.last_url
         upgrade = self.parser.should_upgrade()
         problem = self._problem(head)
         if upgrade and self.parser.get_method() == b"CONNECT":
@@ -204,7 +213,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)
         self.idle_bytes = 0
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if isinstance(cycle, Exchange):
             cycle.receive(body)
             if cycle.refusal is not None:
@@ -217,7 +226,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         lingering = self.phase == Phase.LINGER
         self.phase = Phase.DONE
-        cycle: Any = self.cycle
+        cycle = self.cycle
         if isinstance(cycle, Exchange):
             cycle.received = True
             if lingering:
@@ -355,11 +364,11 @@ class EdgeProtocol(HttpToolsProtocol):
         exchange = Exchange(self, match, parser.get_method(), query, head.authorization)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.open(head.content_length)
-        previous: Any = self.cycle
-        self.cycle = cast(Any, exchange)
+        previous = self.cycle
+        self.cycle = exchange
         if previous is not None and not previous.response_complete:
             self.flow.pause_reading()
-            self.pipeline.appendleft((cast(Any, exchange), cast(Any, None)))
+            self.pipeline.appendleft((exchange, None))
             return
         exchange.active = True
         self.turn = exchange
@@ -369,26 +378,18 @@ class EdgeProtocol(HttpToolsProtocol):
             self._flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _problem(self, head: Head) -> tuple[int, str] | None:
+    def _problem(self, head: Head) -> Problem | None:
         if len(self.url) > URL_BYTES_MAX:
             return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
-        if len(self.headers) > HEADERS_MAX:
-            return 431, f"the request has more than {HEADERS_MAX} headers"
         may_be_large = self.idle_bytes or self.read_bytes > HEAD_BYTES_MAX
-        if may_be_large and sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
+        if may_be_large and head.size > HEAD_BYTES_MAX:
             return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
-        if head.hosts != 1 and (head.hosts or self.parser.get_http_version() != "1.0"):
-            return 400, "the request must have exactly one Host header"
-        if head.authorizations > 1:
-            return 400, "the request must have at most one Authorization header"
-        if not head.chunked_only:
-            return 501, "of transfer encodings only chunked is known here"
-        return None
+        return head.problem(http10=self.parser.get_http_version() == "1.0")
 
     def paused(self) -> bool:
         return bool(self.flow.read_paused)
 
 
-def with_routes(routes: Routes) -> type[EdgeProtocol]:
+def with_routes(routes: Routes, vigil: Vigil = EdgeProtocol.vigil) -> type[EdgeProtocol]:
     """The protocol class of a listener with these hot routes."""
-    return type("EdgeProtocol", (EdgeProtocol,), {"routes": routes})
+    return type("EdgeProtocol", (EdgeProtocol,), {"routes": routes, "vigil": vigil})

@@ -30,6 +30,7 @@ STRANGER_PAUSE_S = 1.0
 """Pause before a stranger's poll is refused: stock workers repeat a refused poll without any pause (protocol fact 4)."""
 
 Handler = Callable[[Exchange, LiveWorker], Coroutine[Any, Any, None]]
+Answering = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class WorkerRoutes:
@@ -57,9 +58,9 @@ class WorkerRoutes:
         }
         with_job = {
             "job-done": Route(
-                self._of_worker(self._done), post, result_bytes_max, admit=self._admit, too_large=self._lost_to_size
+                self._of_worker(self._done), post, result_bytes_max, admit=self._worker, too_large=self._lost_to_size
             ),
-            "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._admit),
+            "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._worker),
         }
         self.paths = Paths(plain, with_job, names=2, reserved=frozenset())
 
@@ -75,23 +76,20 @@ class WorkerRoutes:
                 return live
         raise Unauthorized("this worker is not known here, or its secret is not right")
 
-    def _admit(self, x: Exchange) -> None:
-        self._worker(x)
+    def _of_worker(self, handler: Handler) -> Answering:
+        return lambda x: handler(x, x.caller)
 
-    def _of_worker(self, handler: Handler) -> Callable[[Exchange], None]:
-        return lambda x: x.run(handler(x, self._worker(x)))
-
-    def _patiently(self, handler: Handler) -> Callable[[Exchange], None]:
+    def _patiently(self, handler: Handler) -> Answering:
         """As `_of_worker`, for polls: a stranger is refused after a pause."""
 
-        def handle(x: Exchange) -> None:
+        async def handle(x: Exchange) -> None:
             try:
                 live = self._worker(x)
             except Unauthorized as error:
                 refusal = error
                 x.hold(STRANGER_PAUSE_S, lambda: x.fail(refusal))
             else:
-                x.run(handler(x, live))
+                await handler(x, live)
 
         return handle
 
@@ -125,7 +123,7 @@ class WorkerRoutes:
     def _lost_to_size(self, x: Exchange, message: str) -> None:
         """A stock worker drops a result that is refused; the job must not wait for it, nor be run again in vain."""
         error = f"the result is too large: {message}; store large results elsewhere, or raise result_bytes_max"
-        x.run(self._dispatch.report(self._worker(x), JobId(x.args[2]), end_state(None, error)))
+        x.run(self._dispatch.report(x.caller, JobId(x.args[2]), end_state(None, error)))
 
     async def _stream(self, x: Exchange, live: LiveWorker) -> None:
         sent = bodies.parse_worker_body(x.body)

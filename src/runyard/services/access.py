@@ -94,3 +94,9 @@ def _write_secret(path: Path, secret: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    # The key is stored right after this: were the file's name lost to a power failure, nobody could come in any more.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

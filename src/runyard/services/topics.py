@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from runyard.domain.job import EndpointId
 
 ENDPOINTS = "endpoints"
@@ -13,6 +15,7 @@ def endpoint(endpoint_id: EndpointId) -> str:
     return f"endpoint:{endpoint_id}"
 
 
+@lru_cache(1000)
 def demand(endpoint_id: EndpointId) -> str:
     """Jobs were queued, or have ended, or a worker's state changed: time to plan the fleet again."""
     return f"demand:{endpoint_id}"

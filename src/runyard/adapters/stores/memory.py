@@ -15,7 +15,7 @@ from itertools import islice
 
 from runyard.domain.errors import Conflict, TooBusy
 from runyard.domain.fleet import Demand
-from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+from runyard.domain.job import IN_PROGRESS, IN_QUEUE, EndpointId, Job, JobId, JobState, WorkerId
 from runyard.ports.stores import JobCounts, JobPage, JobQuery
 
 LIST_SCAN_MAX = 10_000
@@ -28,7 +28,7 @@ class _Entry:
     def __init__(self, job: Job, number: int) -> None:
         self.job = job
         self.number = number
-        self.due_second = 0
+        self.due_second = -1
         """The bucket it is in."""
         self.chunks: list[bytes] = []
         self.drained = 0
@@ -67,7 +67,8 @@ class MemoryJobs:
         shelf.next_number += 1
         shelf.entries[entry.number] = entry
         self._entries[job.id] = entry
-        self._enter(shelf, entry, head=False)
+        self._enter(shelf, entry, None)
+        self._schedule(entry)
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         entry = self._entries.get(job_id)
@@ -91,7 +92,7 @@ class MemoryJobs:
         entry = self._current(was)
         if entry is None:
             return False
-        if job.state is JobState.IN_QUEUE:
+        if job.state is IN_QUEUE:
             self._forget_output(entry)
         self._move(self._shelf(job.endpoint_id), entry, job)
         return True
@@ -118,7 +119,7 @@ class MemoryJobs:
 
     async def append_output(self, job: Job, chunks: Sequence[bytes]) -> bool:
         entry = self._entries.get(job.id)
-        if entry is None or entry.job.state is not JobState.IN_PROGRESS or entry.job.lease != job.lease:
+        if entry is None or entry.job.state is not IN_PROGRESS or entry.job.lease != job.lease:
             return False
         self._reserve(sum(map(len, chunks)))
         entry.chunks.extend(chunks)
@@ -197,60 +198,59 @@ class MemoryJobs:
         self._bytes += size
 
     def _move(self, shelf: _Shelf, entry: _Entry, job: Job) -> None:
-        was = entry.job
+        was, entry.job = entry.job, job
         if job.output is not was.output or job.error is not was.error:
-            self._bytes += _size(job) - _size(was)
-        if was.state is job.state is JobState.IN_QUEUE:
-            # It keeps its place: a client that sets a waiting job's lifetime must not send it to the end.
-            self._end_due(entry)
-            entry.job = job
-            self._set_due(entry)
-            return
-        self._leave(shelf, entry)
-        entry.job = job
-        returned = was.state is JobState.IN_PROGRESS and job.state is JobState.IN_QUEUE
-        self._enter(shelf, entry, head=returned)
-        if job.terminal and not was.terminal:
-            shelf.ended[job.state] += 1
-        shelf.retried += returned and job.attempts_lost > was.attempts_lost
+            self._bytes += _result_size(job) - _result_size(was)
+        # One that goes on waiting keeps its place: setting its lifetime must not send it to the end.
+        if job.state is not was.state:
+            self._leave(shelf, was)
+            self._enter(shelf, entry, was.state)
+            shelf.retried += job.state is IN_QUEUE and job.attempts_lost > was.attempts_lost
+        self._schedule(entry)
 
-    def _enter(self, shelf: _Shelf, entry: _Entry, *, head: bool) -> None:
+    def _enter(self, shelf: _Shelf, entry: _Entry, before: JobState | None) -> None:
         job = entry.job
-        if job.state is JobState.IN_QUEUE:
+        state = job.state
+        if state is IN_QUEUE:
             shelf.waiting[job.id] = entry
             if not job.policy.low_priority:
                 shelf.pressing[job.id] = entry
-            if head:
+            if before is IN_PROGRESS:
                 shelf.waiting.move_to_end(job.id, last=False)
                 if not job.policy.low_priority:
                     shelf.pressing.move_to_end(job.id, last=False)
-        elif job.state is JobState.IN_PROGRESS:
+        elif state is IN_PROGRESS:
             shelf.in_progress += 1
-        self._set_due(entry)
+        else:
+            shelf.ended[state] += 1
 
-    def _leave(self, shelf: _Shelf, entry: _Entry) -> None:
-        job = entry.job
-        if job.state is JobState.IN_QUEUE:
+    def _leave(self, shelf: _Shelf, job: Job) -> None:
+        if job.state is IN_QUEUE:
             del shelf.waiting[job.id]
             shelf.pressing.pop(job.id, None)
-        elif job.state is JobState.IN_PROGRESS:
+        elif job.state is IN_PROGRESS:
             shelf.in_progress -= 1
-        self._end_due(entry)
 
-    def _set_due(self, entry: _Entry) -> None:
-        second = entry.due_second = int(entry.job.due_at)
+    def _schedule(self, entry: _Entry) -> None:
+        """Put it into the bucket of its due second."""
+        second = int(entry.job.due_at)
+        if second == entry.due_second:
+            return
+        self._unschedule(entry)
+        entry.due_second = second
         bucket = self._buckets.get(second)
         if bucket is None:
             bucket = self._new_bucket(second)
         bucket.add(entry.job.id)
 
-    def _end_due(self, entry: _Entry) -> None:
+    def _unschedule(self, entry: _Entry) -> None:
         bucket = self._buckets.get(entry.due_second)
         if bucket is not None:
             bucket.discard(entry.job.id)
 
     def _delete(self, shelf: _Shelf, entry: _Entry) -> None:
-        self._leave(shelf, entry)
+        self._leave(shelf, entry.job)
+        self._unschedule(entry)
         self._forget_output(entry)
         self._bytes -= _size(entry.job)
         shelf.entries.pop(entry.number, None)
@@ -280,13 +280,11 @@ class MemoryJobs:
 
 
 def _size(job: Job) -> int:
-    return (
-        len(job.input)
-        + len(job.output or b"")
-        + len(job.error or "")
-        + len(job.s3_config or b"")
-        + len(job.webhook or "")
-    )
+    return len(job.input) + len(job.s3_config or b"") + len(job.webhook or "") + _result_size(job)
+
+
+def _result_size(job: Job) -> int:
+    return len(job.output or b"") + len(job.error or "")
 
 
 def _within(chunks: list[bytes], bytes_max: int | None) -> Iterator[bytes]:

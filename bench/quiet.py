@@ -1,0 +1,47 @@
+"""Tells rounds that had the machine for themselves from those that shared it with somebody's compiler."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Others:
+    """What all but this process and those it has started use of the machine, from now on."""
+
+    def __init__(self) -> None:
+        self._busy, self._ours, self._start = _busy_s(), _ours_s(), time.monotonic()
+
+    def share(self) -> float:
+        """In cores: 0.5 is one core half the time."""
+        busy, ours = _busy_s() - self._busy, _ours_s() - self._ours
+        return (busy - ours) / (time.monotonic() - self._start)
+
+
+def _busy_s() -> float:
+    """CPU seconds that all cores have not been idle, those the hypervisor stole among them."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS
+
+
+def _ours_s() -> float:
+    """CPU seconds of this process and all that it has started."""
+    parents: dict[int, int] = {}
+    used: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # It has just ended.
+        pid = int(path.parent.name)
+        parents[pid], used[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+
+    def is_ours(pid: int) -> bool:
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    return sum(ticks for pid, ticks in used.items() if is_ours(pid)) / _TICKS

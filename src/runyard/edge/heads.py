@@ -1,0 +1,86 @@
+"""What the head of a request says to the hot routes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from runyard.edge.exchange import Match
+
+HEADERS_MAX = 100
+HEAD_BYTES_MAX = 64 * 1024
+URL_BYTES_MAX = 8 * 1024
+
+Problem = tuple[int, str]
+"""An HTTP status and a message."""
+
+
+class Head:
+    """What the hot routes need of a request's headers, gathered in one pass."""
+
+    __slots__ = (
+        "authorization",
+        "authorizations",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "hosts",
+        "transfer_encoding",
+    )
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.headers = headers
+        self.authorization: bytes | None = None
+        self.content_length: int | None = None
+        self.transfer_encoding: bytes | None = None
+        self.expects_continue = False
+        self.hosts = 0
+        self.authorizations = 0
+        for name, value in headers:
+            match name.lower():
+                case b"host":
+                    self.hosts += 1
+                case b"authorization":
+                    self.authorization = value
+                    self.authorizations += 1
+                case b"content-length":
+                    self.content_length = int(value)
+                case b"transfer-encoding":
+                    self.transfer_encoding = value.strip().lower()
+                case b"expect":
+                    self.expects_continue = value.lower() == b"100-continue"
+                case _:
+                    pass
+
+    def problem(self, *, http10: bool) -> Problem | None:
+        """Why it cannot be served, whatever its route."""
+        if len(self.headers) > HEADERS_MAX:
+            return 431, f"the request has more than {HEADERS_MAX} headers"
+        if self.hosts != 1 and (self.hosts or not http10):
+            return 400, "the request must have exactly one Host header"
+        if self.authorizations > 1:
+            return 400, "the request must have at most one Authorization header"
+        if self.transfer_encoding not in (None, b"chunked"):
+            return 501, "of transfer encodings only chunked is known here"
+        return None
+
+    @property
+    def size(self) -> int:
+        """Size of names and values."""
+        return sum(len(name) + len(value) for name, value in self.headers)
+
+
+class Known(NamedTuple):
+    """A request that has come twice in a row with the same head: these bytes will mean the same the next time."""
+
+    raw: bytes
+    size: int
+    """Of the whole request."""
+    match: Match
+    method: bytes
+    query: bytes
+    head: Head
+
+
+def head_bytes(data: bytes) -> int:
+    """Where the body begins in the data of a request."""
+    return data.find(b"\r\n\r\n") + 4

@@ -1,0 +1,57 @@
+"""Staying awake where that is quicker than being woken.
+
+A process that sleeps has to be woken and finds its caches cold: 60 us for each piece of news, a third of what a round trip
+of a no-op job takes. So after news the loop looks for more for a moment before it sleeps, as hypervisors do with idle
+processors (halt polling), but only where news has lately come that soon: under a handler that takes its time, and on an idle
+platform, it sleeps at once.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
+CREDIT_MAX = 8
+FAILURE_COSTS = 3
+"""A vigil in vain takes as much credit as three pieces of news bring that one could have been kept for."""
+
+
+class Vigil:
+    """The vigils of one event loop, `window_s` long; with 0 it keeps none."""
+
+    __slots__ = ("_credit", "_keeping", "_loop", "_now", "_over_at", "_window_s", "vain")
+
+    def __init__(
+        self, window_s: float, loop: AbstractEventLoop | None = None, now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._window_s = window_s
+        self._loop = loop
+        self._now = now
+        self._over_at = float("-inf")
+        self._credit = 0
+        self._keeping = False
+        self.vain = 0
+        """Vigils kept for nothing."""
+
+    def news(self) -> None:
+        """There is something to do."""
+        if self._now() < self._over_at:
+            self._credit = min(self._credit + 1, CREDIT_MAX)
+
+    def rest(self) -> None:
+        """It is done."""
+        if self._loop is not None:
+            self._over_at = self._now() + self._window_s
+            if self._credit > 0 and not self._keeping:
+                self._keeping = True
+                self._loop.call_soon(self._watch)
+
+    def _watch(self) -> None:
+        assert self._loop is not None
+        if self._now() < self._over_at:
+            self._loop.call_soon(self._watch)
+        else:
+            self._keeping = False
+            self._credit -= FAILURE_COSTS
+            self.vain += 1

@@ -1,0 +1,55 @@
+"""Programs that put the platform's own stores to work and acknowledge what those have promised."""
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.stores.control import SqliteControl
+from runyard.domain.account import ApiKey, KeyId, digest_of
+from runyard.domain.job import EndpointId
+from tests.builders import START, a_release, an_endpoint
+from tests.powerloss.log import Acks
+
+BLOB_BYTES_MAX = 1 << 20
+
+
+async def control(folder: Path, count: str) -> None:
+    """Keys made and revoked, endpoints deployed and released anew."""
+    acks, store = Acks(), SqliteControl(folder / "control.db")
+    for number in range(int(count)):
+        key = ApiKey(id=KeyId(f"key-{number}"), name="ci", digest=digest_of(str(number)), created_at=START)
+        await store.add_key(key)
+        acks.tell(f"added {key.id}")
+        if number % 3 == 0:
+            await store.revoke_key(key.id, START)
+            acks.tell(f"revoked {key.id}")
+        id = EndpointId(f"endpoint-{number}")
+        endpoint = an_endpoint(id)
+        await store.add_endpoint(endpoint)
+        acks.tell(f"deployed {id} 1")
+        newer = replace(endpoint, release=a_release(2, endpoint_id=id), generation=endpoint.generation + 1)
+        assert await store.save_endpoint(newer, generation=endpoint.generation)
+        acks.tell(f"deployed {id} 2")
+    await store.close()
+
+
+async def blobs(folder: Path, count: str) -> None:
+    acks, store = Acks(), FolderBlobs(folder / "blobs")
+    for number in range(int(count)):
+        data = b"%d" % number * 3000
+        digest = hashlib.sha256(data).hexdigest()
+        await store.put(digest, _one(data), BLOB_BYTES_MAX)
+        acks.tell(digest)
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+if __name__ == "__main__":
+    _, program, where, count = sys.argv
+    asyncio.run({"control": control, "blobs": blobs}[program](Path(where), count))

@@ -1,0 +1,96 @@
+"""When the loop stays awake for more news, and when it goes to sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runyard.edge.vigil import CREDIT_MAX, Vigil
+
+
+class Scene:
+    """A loop that turns only when the test says so, and a clock that the test moves."""
+
+    def __init__(self, window_s: float = 1.0) -> None:
+        self.time = 100.0
+        self.due: list[Callable[[], object]] = []
+        self.vigil = Vigil(window_s, self, lambda: self.time)  # type: ignore[arg-type]
+
+    def call_soon(self, call: Callable[[], object], *args: Any) -> None:
+        self.due.append(call)
+
+    @property
+    def awake(self) -> bool:
+        return bool(self.due)
+
+    def turn(self) -> None:
+        due, self.due = self.due, []
+        for call in due:
+            call()
+
+    def hear(self, gap_s: float) -> None:
+        """News, so long after the last."""
+        self.time += gap_s
+        if self.awake:
+            self.turn()
+        self.vigil.news()
+        self.vigil.rest()
+
+
+def test_the_first_news_is_no_reason_to_stay_awake() -> None:
+    scene = Scene()
+    scene.hear(0)
+
+    assert not scene.awake
+
+
+def test_the_loop_stays_awake_once_news_has_come_soon_after_news() -> None:
+    scene = Scene()
+    scene.hear(0)
+    scene.hear(0.5)
+    assert scene.awake
+
+    scene.time += 0.9
+    scene.turn()
+    assert scene.awake
+    scene.time += 0.2
+    scene.turn()
+    assert not scene.awake
+
+
+def test_news_that_never_comes_soon_never_keeps_it_awake() -> None:
+    scene = Scene()
+    for _ in range(50):
+        scene.hear(1.5)
+        assert not scene.awake
+
+
+def test_a_busy_time_that_ends_costs_few_vigils() -> None:
+    scene = Scene()
+    for _ in range(1000):
+        scene.hear(0.1)
+    for _ in range(1000):
+        scene.hear(5)
+
+    assert scene.vigil.vain <= CREDIT_MAX
+
+
+def test_news_that_comes_soon_half_of_the_time_keeps_it_awake_for_a_part_of_it() -> None:
+    """A slow handler behind a quick client: each job is soon followed by the next, and each result is long in coming."""
+    scene = Scene()
+    for _ in range(500):
+        scene.hear(0.1)
+        scene.hear(5)
+
+    assert scene.vigil.vain <= 500 * 0.4
+
+
+def test_without_a_window_or_a_loop_it_never_stays_awake() -> None:
+    scene = Scene(window_s=0)
+    bare = Vigil(1.0, None, lambda: scene.time)
+    for _ in range(10):
+        scene.hear(0)
+        bare.news()
+        bare.rest()
+
+    assert not scene.awake
