@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from runyard.adapters.keeper import KeeperLine
+from runyard.adapters.runtimes.kept import Kept
 from runyard.keeper.ground import children, identity, reachable
 from runyard.keeper.lines import Line, Message
 from runyard.keeper.spool import SPOOL_BYTES_MAX, Spool
@@ -180,3 +182,14 @@ def test_a_deep_folder_can_be_reached(tmp_path: Path) -> None:
         sock.bind(f"{folder}/sock")
 
     assert (deep / "sock").exists()
+
+
+async def test_a_worker_that_was_let_go_is_not_read_any_more(tmp_path: Path) -> None:
+    line, said = KeeperLine(), list[str]()
+    kept = Kept.adopt(line, "w", room=tmp_path, say=said.append)
+    (tmp_path / "output").write_text("one\ntwo\n")
+    line._hear({"say": "output", "id": "w", "base": 0, "read": 0, "end": 4, "last": False})
+    kept.let_go()
+    line._hear({"say": "output", "id": "w", "base": 0, "read": 4, "end": 8, "last": False})
+
+    assert ["one"] == said, "the next server reads the rest"

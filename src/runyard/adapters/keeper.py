@@ -134,7 +134,7 @@ class KeeperLine(asyncio.Protocol):
         finally:
             self._spawning.pop(number, None)
         if "error" in reply:
-            del self._ears[id]
+            self.release(id)
             raise StartFailed(f"cannot start {argv[0]}: {reply['error']}")
         return reply["pid"], reply.get("complaints", "")
 
@@ -142,6 +142,10 @@ class KeeperLine(asyncio.Protocol):
         self.left.discard(id)
         self._ears[id] = ears
         self.say("listen", id=id)
+
+    def release(self, id: str) -> None:
+        """Hear nothing of the worker any more: what it says from now on is for the next server to read."""
+        self._ears.pop(id, None)
 
     def signal(self, id: str, number: int, *, group: bool) -> None:
         self.say("signal", id=id, number=number, group=group)
@@ -152,7 +156,7 @@ class KeeperLine(asyncio.Protocol):
 
     def forget(self, id: str) -> None:
         """The worker has ended, and all of it has been heard."""
-        self._ears.pop(id, None)
+        self.release(id)
         self.say("forget", id=id)
 
     # asyncio.Protocol

@@ -84,6 +84,7 @@ class Kept(Process):
 
     def let_go(self) -> None:
         """Hear nothing of it any more; it goes on."""
+        self._line.release(self._id)
         self._end.cancel()
         self._close()
 
