@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from uvicorn.server import ServerState
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.config import Settings
@@ -25,10 +27,11 @@ from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import NotFound
 from runyard.domain.job import EndpointId
 from runyard.edge.jobs import JobRoutes
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
 from runyard.edge.worker import WorkerRoutes
 from runyard.services.access import Access
+from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
@@ -264,7 +267,15 @@ class Yard:
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)
         self.lifecycle = Lifecycle(
-            self.book, self.dispatch, self.roster, self.signals, self.clock, ids, Logs(self.clock), options
+            self.book,
+            self.dispatch,
+            self.roster,
+            Records(MemoryFleet()),
+            self.signals,
+            self.clock,
+            ids,
+            Logs(self.clock),
+            options,
         )
         self.fleet = Fleet(self.book, self.store, self.roster, self.signals, self.clock, self.lifecycle)
         self.job_routes = JobRoutes(
@@ -385,3 +396,11 @@ def _parse(data: bytes, *, bodiless: bool = False) -> tuple[Reply, int] | None:
     if len(rest) < size:
         return None
     return Reply(int(first.split()[1]), headers, rest[:size]), len(head) + 4 + size
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, as the keeper makes them."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    return sock

@@ -16,7 +16,7 @@ FUNCTION_LINES_MAX = 60
 LONG_FOR_A_REASON: dict[str, str] = {}
 
 # Packages that run where nothing can be installed, or that must stay plain values.
-STANDARD_LIBRARY_ONLY = ("domain", "sdk", "keeper.py")
+STANDARD_LIBRARY_ONLY = ("domain", "sdk", "keeper")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -12,12 +12,15 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
+from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
@@ -26,14 +29,15 @@ from runyard.config import Settings
 from runyard.domain.errors import BadRequest, RunyardError
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
-from runyard.ports.stores import Blobs, ControlStore, JobStore
+from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.ports.webhooks import WebhookSender
 from runyard.services.access import Access
+from runyard.services.adoption import Adoption, Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
@@ -46,6 +50,9 @@ from runyard.services.webhooks import Webhooks
 
 log = logging.getLogger("runyard")
 
+LOGS = "logs.handed-over"
+"""Workers' lines, from a server that hands over to the next."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapters:
@@ -53,6 +60,7 @@ class Adapters:
 
     store: JobStore
     control: ControlStore
+    fleet: FleetStore
     blobs: Blobs
     signals: Signals
     clock: Clock
@@ -67,9 +75,11 @@ class Platform:
     def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
         a = adapters
         self.runtime_of = a.runtime
-        self.close_control = a.control.close
+        self.stores = (a.fleet, a.control)
         self.broken = asyncio.Event()
         """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
+        self.handing_over = False
+        """Another process goes on with the workers and the jobs."""
         self.roster = Roster()
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
@@ -79,20 +89,18 @@ class Platform:
         self.dispatch.owe_webhook = self.webhooks.ended
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
+        records = Records(a.fleet)
+        self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
         self.lifecycle = Lifecycle(
             self.endpoints,
             self.dispatch,
             self.roster,
+            records,
             a.signals,
             a.clock,
             a.ids,
             self.logs,
-            WorkerOptions(
-                worker_url=worker_url,
-                ping_interval_ms=settings.ping_interval_ms,
-                stop_grace=timedelta(seconds=settings.stop_grace_s),
-                job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
-            ),
+            _worker_options(settings, worker_url),
         )
         self.fleet = Fleet(self.endpoints, a.store, self.roster, a.signals, a.clock, self.lifecycle)
         self.job_routes = JobRoutes(
@@ -126,11 +134,14 @@ class Platform:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits."""
+        """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits, unless it
+        is `handing_over`.
+        """
         await self.access.load()
         await self.endpoints.load()
         runtime = self.runtime_of(self.lifecycle)
-        await self.lifecycle.open(runtime)
+        self.lifecycle.open(runtime)
+        await self.adoption.run(runtime, self.lifecycle)
         runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
@@ -142,8 +153,9 @@ class Platform:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self.lifecycle.close()
-            await runtime.close()
-            await self.close_control()
+            await (runtime.leave() if self.handing_over else runtime.close())
+            for store in self.stores:
+                await store.close()
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -157,31 +169,89 @@ class Platform:
         await self.fleet.shutdown()
         await self.webhooks.settle()
 
+    def hand_over(self) -> None:
+        """Leave workers and jobs to the next process. Requests under way are still served."""
+        self.handing_over = True
+        self.fleet.pause()
+        for live in self.roster:
+            if live.stopping:  # Nobody else will know that it was told to stop a job, and whether it does.
+                self.lifecycle.replace(live, "it was stopping a job when the server was replaced")
+        self.logs.close()
 
-async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Run the platform until SIGTERM or SIGINT. Calls `ready` with its URL once it answers requests."""
-    root = _data_dir(settings)
-    user_port = _bind(settings.host, settings.port)
-    worker_port = _bind("127.0.0.1", settings.worker_port)
-    own_ports = [port.getsockname()[1] for port in (user_port, worker_port)]
-    platform = Platform(_adapters(settings, root, own_ports), settings, f"http://127.0.0.1:{own_ports[1]}")
-    vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
-    stop = asyncio.Event()
+
+async def serve(settings: Settings, seat: Seat) -> None:
+    """Be the server of a keeper: stand by, open when it says so, and run until it wants this server to stop or to hand
+    over, or is gone itself.
+    """
+    if settings.store != "memory":
+        raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
+    line = await KeeperLine.on(seat.line)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        # The keeper stops the platform; a signal to this process alone means the same.
+        asyncio.get_running_loop().add_signal_handler(number, line.say, "stop")
+    line.say("standing-by")
+    speak_for_yourself(seat)
+    await _first(line.opening, line.stopping, line.lost)
+    if line.opening.is_set():
+        try:
+            await _run(settings, seat, line)
+        except RunyardError as error:
+            line.say("failed", error=error.message)
+            raise
+
+
+async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
+    root = settings.make_root()
+    ports = user_port, worker_port = socket.socket(fileno=seat.user_port), socket.socket(fileno=seat.worker_port)
+    own_ports = [port.getsockname()[1] for port in ports]
+    corridor = Corridor(seat.corridor_in, seat.corridor_out)
+    adapters = _adapters(settings, root, own_ports, line)
+    platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
+    vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
+    _unpack_logs(platform.logs, root / LOGS)
     async with (
-        listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil),
-        platform.running(),
-        listening(user_port, platform.job_routes.paths, platform.app, vigil),
+        platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
+        listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
+        listening(user_port, platform.job_routes.paths, platform.app, vigil) as for_users,
     ):
+        listeners = (for_users, for_workers)
+        for number, sock in corridor.arrivals():
+            await listeners[number].adopt(sock)
         await platform.access.ensure_admin_key(root / "admin.key")
         _calm_the_collector()
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        ready(f"http://{host}:{user_port.getsockname()[1]}")
-        await _first(stop, platform.broken)
-        await platform.drain()
+        host, port = user_port.getsockname()[:2]
+        line.say("ready", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await _first(line.stopping, line.handing_over, line.lost, platform.broken)
+        if line.stopping.is_set():
+            await platform.drain()
+        elif line.handing_over.is_set() or platform.broken.is_set():
+            platform.hand_over()
+            passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
+            await asyncio.gather(*passing, platform.webhooks.settle())
+    if platform.handing_over:
+        _pack_logs(platform.logs, root / LOGS)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
+    if line.lost.is_set():
+        raise RunyardError("the keeper is gone, and with it all workers; serve again")
+
+
+def _pack_logs(logs: Logs, file: Path) -> None:
+    file.touch(mode=0o600)
+    with file.open("wb") as packed:
+        packed.writelines(logs.pack())
+
+
+def _unpack_logs(logs: Logs, file: Path) -> None:
+    """Lines are good to have, and no reason not to start."""
+    try:
+        with file.open("rb") as packed:
+            logs.unpack(packed)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        log.warning("the log lines of the server before this one are lost: %s", error)
+    file.unlink(missing_ok=True)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -198,19 +268,7 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _data_dir(settings: Settings) -> Path:
-    if settings.store != "memory":
-        raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
-    root = settings.root
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(0o700)
-    except OSError as error:
-        raise BadRequest(f"cannot use {root} as data directory: {os.strerror(error.errno or 0)}") from error
-    return root
-
-
-def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Adapters:
+def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine) -> Adapters:
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
@@ -223,11 +281,13 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Ada
             volume_dir=settings.volume_dir,
             isolated=_isolated(settings.isolation),
             build_timeout_s=settings.build_timeout_s,
+            line=line,
         )
 
     return Adapters(
         store=MemoryJobs(bytes_max=settings.store_bytes_max),
         control=control,
+        fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
         signals=LocalSignals(),
         clock=SystemClock(),
@@ -237,20 +297,20 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int]) -> Ada
     )
 
 
+def _worker_options(settings: Settings, worker_url: str) -> WorkerOptions:
+    return WorkerOptions(
+        worker_url=worker_url,
+        ping_interval_ms=settings.ping_interval_ms,
+        stop_grace=timedelta(seconds=settings.stop_grace_s),
+        job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
+    )
+
+
 def _isolated(choice: str) -> bool:
     """Root must not run other people's code as root unless it is told to."""
     if choice not in ("auto", "require", "off"):
         raise BadRequest(f"isolation must be auto, require or off, not {choice!r}")
     return choice == "require" or (choice == "auto" and os.geteuid() == 0)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        return bind(host, port)
-    except OSError as error:
-        raise BadRequest(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another port"
-        ) from error
 
 
 async def _nothing_here(scope: object, receive: object, send: Callable[[dict[str, object]], object]) -> None:

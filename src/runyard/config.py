@@ -69,6 +69,17 @@ class Settings:
         """The data directory, resolved."""
         return self.data_dir.expanduser().absolute()
 
+    def make_root(self) -> Path:
+        """The data directory, made if need be, for its owner alone. Raises `BadRequest`."""
+        root = self.root
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.chmod(0o700)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise BadRequest(f"cannot use {root} as data directory: {reason}") from error
+        return root
+
 
 def load(
     overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ, toml: Path = Path("runyard.toml")

@@ -13,14 +13,16 @@ import pytest
 from runyard.adapters.runtimes.fake import FakeRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs
+from tests.edge_kit import bind
 from tests.webhook_kit import Receiver
 
 RECEIVED_S_MAX = 10
@@ -51,6 +53,7 @@ class Yard:
         adapters = Adapters(
             store=MemoryJobs(),
             control=control,
+            fleet=MemoryFleet(),
             blobs=MemoryBlobs(),
             signals=LocalSignals(),
             clock=self.clock,

@@ -14,15 +14,17 @@ from typing import Any
 from runyard.adapters.runtimes.fake import FakeRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.endpoint import Endpoint
-from runyard.edge.listener import bind, listening
+from runyard.edge.listener import listening
 from runyard.ports.runtime import RuntimeObserver
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs
+from tests.edge_kit import bind
 
 MIB = 1 << 20
 SETTINGS = Settings(run_bytes_max=MIB, runsync_bytes_max=2 * MIB, result_bytes_max=4 * MIB)
@@ -158,6 +160,7 @@ async def open_ports(
     adapters = Adapters(
         store=MemoryJobs(),
         control=control,
+        fleet=MemoryFleet(),
         blobs=MemoryBlobs(),
         signals=LocalSignals(),
         clock=LoopClock(),

@@ -1,4 +1,4 @@
-"""`runyard`: the command line, a client of REST v2 but for `serve`.
+"""`runyard`: the command line, a client of REST v2 but for `serve` and `restart`.
 
 Start-up is a feature: what a command needs beyond click is imported when it runs. Exit codes: 0 it worked; 1 it did not,
 or the job it ran has failed; 2 the command line is wrong.
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from runyard import __version__
-from runyard.cli import deploy, endpoints, jobs, keys, logs, serve, top
+from runyard.cli import deploy, endpoints, jobs, keys, logs, restart, serve, top
 
 
 class Commands(click.Group):
@@ -42,6 +42,7 @@ def main() -> None:
 
 for command in (
     serve.serve,
+    restart.restart,
     deploy.deploy,
     jobs.run,
     jobs.status,

@@ -253,6 +253,10 @@ class Exchange:
     def cut_short(self) -> None:
         """The server stops: what was to happen at the end of a hold happens now."""
         self.keep_alive = False
+        self.hurry()
+
+    def hurry(self) -> None:
+        """What was to happen at the end of a hold happens now."""
         if self._timer is not None:
             then, self._then = self._then, None
             self._end_hold()

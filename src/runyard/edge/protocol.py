@@ -64,6 +64,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self.downgrading = False
         """The request asks for a protocol we do not speak; it is read again without that wish."""
         self.feeding = False
+        self.leaving = False
+        """It goes to another process after the request that is under way."""
         self.turn: Any = None
         """The request whose turn it is to be answered, or was last; `cycle` is the last that came, pipelined or not."""
         self.answers: list[bytes] = []
@@ -290,6 +292,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._start_next)
         elif self.phase == Phase.DONE:
             self.phase = Phase.IDLE
+            if self.leaving:
+                self.transport.pause_reading()  # A worker polls again at once; that is for the other process to read.
 
     def _start_next(self) -> None:
         if self.pipeline and not self.transport.is_closing():
@@ -336,6 +340,23 @@ class EdgeProtocol(HttpToolsProtocol):
             if turn is not None:
                 turn.keep_alive = False
             super().shutdown()
+
+    def hurry(self) -> None:
+        """The connection is to go to another process: what is held is answered now, as it stands."""
+        self.leaving = True
+        turn = self.turn
+        if isinstance(turn, Exchange) and not turn.response_complete:
+            turn.hurry()
+
+    def between_requests(self) -> bool:
+        """Nothing is being read, answered or written: whoever reads on from here misses nothing."""
+        turn = self.turn
+        return (
+            self.phase == Phase.IDLE
+            and not self.pipeline
+            and (turn is None or turn.response_complete)
+            and not self.transport.get_write_buffer_size()
+        )
 
     # Heads
 

@@ -67,7 +67,17 @@ class WorkerRuntime(Protocol):
         ...
 
     async def list(self) -> list[WorkerId]:
-        """What runs here, also what an earlier platform process has left behind."""
+        """What runs here, or has ended and has not been reported, also what an earlier platform process has started."""
+        ...
+
+    async def adopt(self, worker_id: WorkerId) -> None:
+        """Go on with a worker that an earlier platform process has started: report what it has said since and says, and
+        its end, though it may have come already. Nothing happens when it is adopted or was started here.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Kill all builds, and leave workers to the next platform process; what cannot outlive this one is killed."""
         ...
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from runyard.domain.account import ApiKey
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId
 from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+from runyard.domain.worker import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,26 @@ class ControlStore(Protocol):
 
     async def endpoint_number(self, endpoint_id: EndpointId) -> int:
         """A small number that is this endpoint's alone for ever, from 0 on; process workers derive their uid from it."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing is asked of it after this."""
+        ...
+
+
+class FleetStore(Protocol):
+    """Workers that are alive, for the platform process that comes next. What each holds is in the jobs' leases."""
+
+    async def workers(self) -> list[Worker]:
+        """Oldest first."""
+        ...
+
+    async def save(self, worker: Worker) -> None:
+        """Keep a worker, new or changed."""
+        ...
+
+    async def forget(self, worker_id: WorkerId) -> None:
+        """It has ended; nothing happens when it is not known."""
         ...
 
     async def close(self) -> None:

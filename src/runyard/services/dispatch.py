@@ -244,6 +244,14 @@ class Dispatch:
         self.release_polls(live)
         await self._lose(live, list(live.held), reason)
 
+    async def forsaken(self, job: Job, reason: str) -> None:
+        """A running job whose worker nobody knows: as if the worker had just ended."""
+        lost = job.lose_worker(self._clock.now(), reason)
+        if await self._store.save(lost, was=job):
+            if lost.webhook is not None and lost.terminal:
+                self.owe_webhook(lost)
+            self._signals.fire(job.id)
+
     async def _lose(self, live: LiveWorker, job_ids: Sequence[JobId], reason: str) -> None:
         for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
             await self._apply(live, job_id, lambda job, now: job.lose_worker(now, reason))

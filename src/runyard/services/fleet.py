@@ -103,6 +103,10 @@ class Fleet:
             self._lifecycle.stop_soon(live, "the platform stops")
         await self._lifecycle.stopped()
 
+    def pause(self) -> None:
+        """Plan nothing any more: another process does."""
+        self._closing = True
+
     def touch(self, endpoint_id: EndpointId) -> None:
         """Plan this endpoint soon."""
         watch = self._watches.get(endpoint_id)
@@ -154,6 +158,8 @@ class Fleet:
         watch.waiting = made.waiting
         self._apply(endpoint, made)
         live = self._roster.of_endpoint(endpoint.id)
+        for worker in live:
+            self._lifecycle.record(worker)
         times = [made.wake_at, watch.wake_at, *(self._lifecycle.replace_if_stuck(worker, now) for worker in live)]
         watch.wake_at = min((at for at in times if at is not None), default=None)
 

@@ -23,6 +23,7 @@ from runyard.domain.worker import Exit, Worker
 from runyard.ports.runtime import Launch, LogSource, WorkerRuntime
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
+from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
@@ -66,6 +67,7 @@ class Lifecycle:
         endpoints: EndpointBook,
         dispatch: Dispatch,
         roster: Roster,
+        records: Records,
         signals: Signals,
         clock: Clock,
         ids: Ids,
@@ -75,6 +77,7 @@ class Lifecycle:
         self._endpoints = endpoints
         self._dispatch = dispatch
         self._roster = roster
+        self._records = records
         self._signals = signals
         self._clock = clock
         self._ids = ids
@@ -87,19 +90,33 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
         dispatch.replace_worker = self.replace
 
-    async def open(self, runtime: WorkerRuntime) -> None:
-        """Use this runtime, after clearing away what an earlier process left in it."""
+    def open(self, runtime: WorkerRuntime) -> None:
+        """Use this runtime."""
         self._runtime = runtime
-        for worker_id in await runtime.list():
-            if self._roster.get(worker_id) is None:
-                log.info("killing worker %s, left by an earlier process", worker_id)
-                await runtime.stop(worker_id, timedelta(0))
 
     async def close(self) -> None:
-        """Give up what is under way. The runtime ends what still runs."""
+        """Give up what is under way, and record how it stands. The runtime ends, or leaves to others, what still runs."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for live in self._roster:
+            if live.worker.spawned_at is not None:
+                await self._records.keep(live)
+
+    def adopted(self, live: LiveWorker) -> None:
+        """A platform process before this one has started it, and it still runs."""
+        self._logs.worker_goes_on(live.id)
+        held = f", with {len(live.held)} jobs" if live.held else ""
+        self._say(live, f"goes on under a new platform process{held}")
+
+    async def gone(self, live: LiveWorker) -> None:
+        """A platform process before this one has started it, and it does not run any more."""
+        await self._ended(live, None, f"worker {live.id} ended while the platform was away")
+
+    def record(self, live: LiveWorker) -> None:
+        """Bring the stored record up to date soon, if need be."""
+        if live.worker.spawned_at is not None and self._records.differs(live):
+            self._spawn(self._records.keep(live))
 
     def stop_soon(self, live: LiveWorker, reason: str) -> None:
         """Stop this worker whatever it holds, with its grace."""
@@ -141,6 +158,7 @@ class Lifecycle:
                 return
             live.worker = live.worker.spawned(self._clock.now())
             self._changed(worker.endpoint_id)
+            await self._records.keep(live)
             await self._runtime_now.start(self._launch_of(live, run))
         except RunyardError as error:
             self._say(live, f"did not start: {error.message}")
@@ -191,6 +209,7 @@ class Lifecycle:
         if not live.worker.takes_jobs:
             return
         live.worker = live.worker.drain(reason)
+        self.record(live)
         self._say(live, f"draining: {reason}")
         self.stop_if_free(live)
 
@@ -242,14 +261,14 @@ class Lifecycle:
         live.worker = live.worker.ailing(reason)
         self._say(live, f"unhealthy: {reason}")
 
-    async def _ended(self, live: LiveWorker, exit: Exit | None) -> None:
+    async def _ended(self, live: LiveWorker, exit: Exit | None, how: str | None = None) -> None:
         worker = live.worker
         if not worker.alive:
             return
         live.worker = worker.stopped(self._clock.now(), exit)
         self._secrets.pop(worker.id, None)
         self._stopping.discard(worker.id)
-        reason = f"worker {worker.id} ended ({exit})" if exit is not None else f"worker {worker.id} did not start"
+        reason = how or f"worker {worker.id} {f'ended ({exit})' if exit is not None else 'did not start'}"
         self._say(live, reason)
         if exit is not None and _unexpected(live, exit):
             message = self._crash_message(live, exit)
@@ -257,6 +276,7 @@ class Lifecycle:
         self._roster.retire(live)
         self._logs.worker_stopped(live.id)
         await self._dispatch.worker_gone(live, reason if worker.stop_reason is None else worker.stop_reason)
+        await self._records.forget(worker.id)
         if self._release_of(worker.endpoint_id) is None:
             self._roster.forget_endpoint(worker.endpoint_id)
         self._changed(worker.endpoint_id)

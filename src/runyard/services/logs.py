@@ -14,7 +14,7 @@ import itertools
 import json
 import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -164,6 +164,28 @@ class Logs:
         for followers in self._followers.values():
             for follower in followers:
                 follower.end()
+
+    def pack(self) -> Iterator[bytes]:
+        """All lines as JSON, oldest first of each worker, for `unpack` in the next platform process."""
+        for worker_id, ring in self._rings.items():
+            for line in ring.lines:
+                row = (line.ts, line.seq, line.source.value, line.line, worker_id, ring.endpoint_id, line.job_id)
+                yield json.dumps(row).encode() + b"\n"
+
+    def unpack(self, rows: Iterable[bytes]) -> None:
+        """Go on where another process has stopped, with its lines. Workers count as stopped until `worker_goes_on`."""
+        for row in rows:
+            ts, seq, source, text, worker_id, endpoint_id, job_id = json.loads(row)
+            self._ts, self._seq = max(self._ts, ts), max(self._seq, seq)
+            line = LogLine(ts, seq, LogSource(source), text, WorkerId(worker_id), EndpointId(endpoint_id), job_id)
+            self._ring(line.worker_id, line.endpoint_id).append(line)
+            self._ended.setdefault(line.worker_id)
+            self._bytes += _size(line)
+            self._trim(line.worker_id)
+
+    def worker_goes_on(self, worker_id: WorkerId) -> None:
+        """It has not stopped after all."""
+        self._ended.pop(worker_id, None)
 
     def after(self, query: LogQuery, cursor: Cursor) -> list[LogLine]:
         """The first `READ_MAX` lines after the cursor, led by a word about lines that are gone already."""

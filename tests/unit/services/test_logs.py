@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.job import EndpointId, JobId, WorkerId
 from runyard.ports.runtime import LogSource
 from runyard.services.logs import LINE_LENGTH_MAX, READ_MAX, Cursor, Follower, LogQuery, Logs
 from tests.control_doubles import START, SetClock
@@ -242,3 +242,30 @@ async def test_readers_end_with_their_endpoint_and_with_the_platform(logs: Logs)
         assert not logs.knows(ENDPOINT, WORKER)
         logs.close()
         assert other.ended
+
+
+def test_another_process_goes_on_with_the_lines_of_the_one_before() -> None:
+    first, second = Logs(SetClock()), Logs(SetClock(START - 60))
+    for number in range(3):
+        say(first, f"line {number}", job_id=JobId("j"))
+    lines = first.tail(WORKER, 9)
+
+    second.unpack(first.pack())
+    say(second, "line 3")
+
+    assert lines == second.tail(WORKER, 9)[:3]
+    with second.follow(ALL, after=lines[-1].cursor) as follower:
+        assert ["line 3"] == texts(follower)
+
+
+def test_lines_that_were_handed_over_go_first_unless_their_worker_goes_on() -> None:
+    first = Logs(SetClock())
+    for worker in ("back", "gone"):
+        say(first, *["x" * 100] * 5, worker=worker)
+
+    second = Logs(SetClock(), bytes_max=5500)
+    second.unpack(first.pack())
+    second.worker_goes_on(WorkerId("back"))
+    say(second, *["x" * 100] * 5, worker="new")
+
+    assert [0, 5] == [len(second.tail(WorkerId(worker), 9)) for worker in ("gone", "back")]

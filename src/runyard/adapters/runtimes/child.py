@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,15 +32,11 @@ LAST_WORDS_SECONDS_MAX = 2.0
 """How long output is awaited after the end. Only a process that has escaped can still hold the pipe."""
 
 
-class Child:
-    """Made by `spawn`. Runs in its own session and process group."""
+class Process(ABC):
+    """A process that was started in a room, and is ours to end."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], room: Path) -> None:
-        self._popen = popen
-        self._room = room
-        self._init: Identity | None = None
-        self._output: tuple[asyncio.ReadTransport, Lines] | None = None
-        self._end = asyncio.get_running_loop().create_task(self._see_out(), name=f"child {popen.pid}")
+    def __init__(self, end: asyncio.Task[Exit]) -> None:
+        self._end = end
 
     async def wait(self) -> Exit:
         """How the process ended. By then nothing of it runs, and all that it wrote has been said."""
@@ -49,18 +46,13 @@ class Child:
         """Call back when `wait` would return."""
         self._end.add_done_callback(lambda _: call())
 
+    @abstractmethod
     def ask(self) -> None:
         """SIGTERM to the process alone: its helpers are its own to end (a stock SDK's would go first, A.3)."""
-        self._signal(os.kill, signal.SIGTERM)
 
+    @abstractmethod
     def kill(self) -> None:
         """SIGKILL to all that there is of it."""
-        if self._init is None:
-            self._signal(os.killpg, signal.SIGKILL)
-        else:
-            # Everything in a namespace dies with its PID 1. Who waits for the process outside then still does, so that
-            # no zombie keeps the namespace from ending.
-            leftovers.kill(self._init)
 
     async def stop(self, grace_seconds: float) -> Exit:
         """Ask, wait, kill."""
@@ -69,6 +61,28 @@ class Child:
             return await asyncio.wait_for(self.wait(), grace_seconds)
         self.kill()
         return await self.wait()
+
+
+class Child(Process):
+    """Made by `spawn`. Runs in its own session and process group."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], room: Path) -> None:
+        self._popen = popen
+        self._room = room
+        self._init: Identity | None = None
+        self._output: tuple[asyncio.ReadTransport, Lines] | None = None
+        super().__init__(asyncio.get_running_loop().create_task(self._see_out(), name=f"child {popen.pid}"))
+
+    def ask(self) -> None:
+        self._signal(os.kill, signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self._init is None:
+            self._signal(os.killpg, signal.SIGKILL)
+        else:
+            # Everything in a namespace dies with its PID 1. Who waits for the process outside then still does, so that
+            # no zombie keeps the namespace from ending.
+            leftovers.kill(self._init)
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
         # Not waited for yet, so the pid is still its own, be it a zombie.

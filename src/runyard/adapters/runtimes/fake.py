@@ -30,6 +30,15 @@ class FakeRuntime:
         self.running: dict[WorkerId, Launch] = {}
         self.stubborn: set[WorkerId] = set()
         self.closed = False
+        self.left = False
+        self.adopted: list[WorkerId] = []
+        self._unreported: dict[WorkerId, Exit] = {}
+        """How workers ended while nobody listened."""
+
+    def succeed(self, earlier: FakeRuntime) -> FakeRuntime:
+        """Find what an earlier runtime has left; returns itself."""
+        self._ends, self.running, self._unreported = earlier._ends, earlier.running, earlier._unreported
+        return self
 
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
         self.prepared.append((endpoint_id, run))
@@ -51,7 +60,15 @@ class FakeRuntime:
         self.exit(worker_id, ASKED_TO_END)
 
     async def list(self) -> list[WorkerId]:
-        return list(self.running)
+        return [*self.running, *self._unreported]
+
+    async def adopt(self, worker_id: WorkerId) -> None:
+        self.adopted.append(worker_id)
+        if (exit := self._unreported.pop(worker_id, None)) is not None:
+            self._observer.worker_exited(worker_id, exit)
+
+    async def leave(self) -> None:
+        self.closed = self.left = True
 
     async def close(self) -> None:
         self.closed = True
@@ -62,6 +79,9 @@ class FakeRuntime:
         """Let a worker end; nothing happens when it has ended."""
         if self.running.pop(worker_id, None) is not None:
             self._ends.pop(worker_id).set()
+            if self.left:
+                self._unreported[worker_id] = exit
+                return
             self._observer.worker_exited(worker_id, exit)
 
     def say(self, worker_id: WorkerId, line: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,32 +44,35 @@ def identify(pid: int) -> Identity | None:
         return None
 
 
-def note(room: Path, pid: int) -> None:
+def note(room: Path, pid: int, name: str = NOTE) -> None:
     """Remember that `pid` was started in the room."""
     if (identity := identify(pid)) is not None:
-        (room / NOTE).write_text(f"{identity.pid} {identity.started} {identity.boot}\n")
+        (room / name).write_text(f"{identity.pid} {identity.started} {identity.boot}\n")
 
 
-def noted(room: Path) -> Identity | None:
+def noted(room: Path, name: str = NOTE) -> Identity | None:
     """The process that the room's note speaks of, if it still runs."""
     try:
-        pid, started, boot = (room / NOTE).read_text().split()
+        pid, started, boot = (room / name).read_text().split()
         remembered = Identity(int(pid), started, boot)
     except (OSError, ValueError):
         return None
     return remembered if identify(remembered.pid) == remembered else None
 
 
-def marked(within: Path) -> list[Identity]:
-    """All processes whose mark is `within` or a path under it. Costs some 20 microseconds a process on the machine."""
-    return [identity for pid in _pids() if _is_marked(pid, within) and (identity := identify(pid)) is not None]
+def marked(within: Path, spared: Collection[Path] = ()) -> list[Identity]:
+    """All processes whose mark is `within` or a path under it, but not one of `spared`.
+
+    Costs some 20 microseconds a process on the machine.
+    """
+    return [identity for pid in _pids() if _is_marked(pid, within, spared) and (identity := identify(pid)) is not None]
 
 
-def kill_marked(within: Path, extra: Callable[[], list[Identity]] = list) -> bool:
+def kill_marked(within: Path, extra: Callable[[], list[Identity]] = list, *, spared: Collection[Path] = ()) -> bool:
     """Kill what is marked, and `extra`, again and again until there is none; False when some will not die in time."""
     deadline = time.monotonic() + KILL_SECONDS_MAX
     pause = 0.001
-    while found := {*marked(within), *extra()}:
+    while found := {*marked(within, spared), *extra()}:
         if time.monotonic() > deadline:
             return False
         for identity in found:
@@ -94,13 +97,14 @@ def _pids() -> Iterator[int]:
     return (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
 
 
-def _is_marked(pid: int, within: Path) -> bool:
-    mark = os.fsencode(f"{MARK}={within}")
+def _is_marked(pid: int, within: Path, spared: Collection[Path]) -> bool:
     try:
         environ = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return False
-    return any(entry == mark or entry.startswith(mark + b"/") for entry in environ.split(b"\0"))
+    name = os.fsencode(f"{MARK}=")
+    rooms = [Path(os.fsdecode(entry.removeprefix(name))) for entry in environ.split(b"\0") if entry.startswith(name)]
+    return any(room.is_relative_to(within) and room not in spared for room in rooms)
 
 
 def _boot() -> str:

@@ -19,6 +19,11 @@ class LineSplitter:
     def __init__(self) -> None:
         self._rest = bytearray()
 
+    @property
+    def pending(self) -> int:
+        """Bytes of a line that has not ended yet."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[str]:
         """The lines that `data` completes."""
         self._rest += data

@@ -12,9 +12,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from runyard.adapters.keeper import KeeperLine
 from runyard.adapters.runtimes import isolation, leftovers, rooms
-from runyard.adapters.runtimes.child import Child
+from runyard.adapters.runtimes.child import Child, Process
 from runyard.adapters.runtimes.isolation import Sandbox
+from runyard.adapters.runtimes.kept import Kept
 from runyard.adapters.runtimes.rooms import Room
 from runyard.domain.errors import RunyardError, StartFailed
 from runyard.ports.runtime import Say
@@ -30,11 +32,12 @@ BASE_PREFIXES = tuple({Path(prefix).resolve() for prefix in (sys.base_prefix, sy
 class Spawner:
     """`isolated` says what it does. Call `probe` once before anything else, and `close` at the end."""
 
-    def __init__(self, root: Path, *, volume: Path | None = None) -> None:
+    def __init__(self, root: Path, *, volume: Path | None = None, line: KeeperLine | None = None) -> None:
         self._root = root
+        self._line = line
         self._volume = volume
         self._numbers = itertools.count(1)
-        self._children: set[Child] = set()
+        self._processes: set[Process] = set()
         self.closed = False
         self.isolated = False
 
@@ -92,34 +95,64 @@ class Spawner:
         say: Say,
         reads: Sequence[Path] = (),
         writes: Sequence[Path] = (),
-    ) -> Child:
+        keep_as: str | None = None,
+    ) -> Process:
         """Start a process in the room's `work`. Isolated, it sees of closed folders only the interpreter, its room,
-        `reads` and `writes`. Raises `StartFailed`.
+        `reads` and `writes`. Where there is a keeper, one with a name to `keep_as` becomes its child and may outlive us.
+        Raises `StartFailed`.
         """
         if self.closed:
             raise StartFailed("the platform is stopping")
         env = {**env, leftovers.MARK: str(room.path)}
         try:
             if room.uid is None:
-                child = await Child.spawn(_dying_with_us(argv), room=room.path, cwd=room.work, env=env, say=say)
+                process = await self._begin(room, _dying_with_parent(argv), room.work, env, say, keep_as)
             else:
                 box = self._sandbox(room, room.uid, reads, writes)
-                child = await self._spawn_isolated(room, box, argv, env, say)
+                command, tools_env = self._isolated(room, box, argv, env)
+                process = await self._begin(room, command, room.path, tools_env, say, keep_as)
         except OSError as error:
             raise StartFailed(f"cannot start {argv[0]}: {error.strerror}") from error
-        self._children.add(child)
-        child.when_ended(lambda: self._children.discard(child))
-        if self.closed:
-            child.kill()
-        return child
+        return self._see_to(process)
+
+    def adopt(self, room: Room, say: Say, kept_as: str) -> Process:
+        """A process that an earlier platform process has started in the room, with a keeper."""
+        assert self._line is not None
+        return self._see_to(Kept.adopt(self._line, kept_as, room=room.path, say=say))
+
+    def let_go(self) -> None:
+        """Leave to the next platform process what the keeper keeps."""
+        self.closed = True
+        for process in list(self._processes):
+            if isinstance(process, Kept):
+                self._processes.discard(process)
+                process.let_go()
 
     async def close(self) -> None:
         """Kill everything, and let nothing start any more."""
         self.closed = True
-        children = list(self._children)
-        for child in children:
-            child.kill()
-        await asyncio.gather(*(child.wait() for child in children))
+        processes = list(self._processes)
+        for process in processes:
+            process.kill()
+        await asyncio.gather(*(process.wait() for process in processes))
+
+    def _see_to(self, process: Process) -> Process:
+        self._processes.add(process)
+        process.when_ended(lambda: self._processes.discard(process))
+        if self.closed:
+            process.kill()
+        return process
+
+    async def _begin(
+        self, room: Room, argv: Sequence[str], cwd: Path, env: Mapping[str, str], say: Say, keep_as: str | None
+    ) -> Process:
+        isolated = room.uid is not None
+        if keep_as is not None and self._line is not None:
+            return await Kept.spawn(
+                self._line, keep_as, argv, room=room.path, cwd=cwd, env=env, say=say, isolated=isolated
+            )
+        spawn = Child.spawn_isolated if isolated else Child.spawn
+        return await spawn(argv, room=room.path, cwd=cwd, env=env, say=say)
 
     def _sandbox(self, room: Room, uid: int, reads: Sequence[Path], writes: Sequence[Path]) -> Sandbox:
         return Sandbox(
@@ -131,9 +164,10 @@ class Spawner:
             volume=self._volume,
         )
 
-    async def _spawn_isolated(
-        self, room: Room, box: Sandbox, argv: Sequence[str], env: Mapping[str, str], say: Say
-    ) -> Child:
+    def _isolated(
+        self, room: Room, box: Sandbox, argv: Sequence[str], env: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """The command that isolates, and its environment. What runs as root sees nothing of the user's."""
         mounts, environ = room.path / "mounts", room.path / "environ"
         mounts.write_text(isolation.table(box, room.stage, _passable))
         _write_secret(environ, os.fsencode(isolation.exports(env)), box.uid)
@@ -146,13 +180,13 @@ class Spawner:
             processes=_limit(resource.RLIMIT_NPROC, isolation.PROCESSES_MAX),
             files=_limit(resource.RLIMIT_NOFILE, isolation.FILES_MAX),
         )
-        # What runs as root sees nothing of the user's environment.
-        tools_env = {"PATH": isolation.TOOLS_PATH, leftovers.MARK: str(room.path)}
-        return await Child.spawn_isolated(command, room=room.path, cwd=room.path, env=tools_env, say=say)
+        return command, {"PATH": isolation.TOOLS_PATH, leftovers.MARK: str(room.path)}
 
 
-def _dying_with_us(argv: Sequence[str]) -> list[str]:
-    """A plain process at least gets the kernel's word that it dies with the platform, where there is a tool for it."""
+def _dying_with_parent(argv: Sequence[str]) -> list[str]:
+    """A plain process at least gets the kernel's word that it dies with its parent, us or the keeper, where there is a
+    tool for it.
+    """
     setpriv = shutil.which("setpriv", path=isolation.TOOLS_PATH)
     return [setpriv, "--pdeathsig", "KILL", *argv] if setpriv else list(argv)
 

@@ -1,0 +1,122 @@
+"""Live workers, kept so that the next platform process knows them: in SQLite, and in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
+from runyard.domain.endpoint import Release, ReleaseId, RunSpec
+from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.worker import Worker, WorkerPhase
+
+_T = TypeVar("_T")
+
+
+class MemoryFleet:
+    """A `FleetStore` in a dictionary: the port's meaning in its shortest form."""
+
+    def __init__(self) -> None:
+        self._workers: dict[WorkerId, Worker] = {}
+
+    async def workers(self) -> list[Worker]:
+        return sorted(self._workers.values(), key=lambda worker: (worker.created_at, worker.id))
+
+    async def save(self, worker: Worker) -> None:
+        self._workers[worker.id] = worker
+
+    async def forget(self, worker_id: WorkerId) -> None:
+        self._workers.pop(worker_id, None)
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+
+class SqliteFleet:
+    """A `FleetStore` in the file `path`, which may hold other tables; each method is one short transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._queries = named_queries(SQL / "workers.sql")
+        self._connection = open_database(path)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-store")
+
+    async def workers(self) -> list[Worker]:
+        rows = await self._in_thread(lambda: self._connection.execute(self._queries["workers"]).fetchall())
+        return [_worker(row) for row in rows]
+
+    async def save(self, worker: Worker) -> None:
+        await self._transact("save_worker", _row(worker))
+
+    async def forget(self, worker_id: WorkerId) -> None:
+        await self._transact("forget_worker", {"id": worker_id})
+
+    async def close(self) -> None:
+        await self._in_thread(self._connection.close)
+        self._thread.shutdown()
+
+    async def _transact(self, query: str, values: dict[str, object]) -> None:
+        def work() -> None:
+            with transaction(self._connection):
+                self._connection.execute(self._queries[query], values)
+
+        await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _row(worker: Worker) -> dict[str, object]:
+    release = worker.release
+    return {
+        "id": worker.id,
+        "endpoint_id": worker.endpoint_id,
+        "secret_digest": worker.secret_digest,
+        "phase": worker.phase.value,
+        "created_at": worker.created_at,
+        "spawned_at": worker.spawned_at,
+        "ready_at": worker.ready_at,
+        "sdk_version": worker.sdk_version,
+        "unhealthy_reason": worker.unhealthy_reason,
+        "stop_reason": worker.stop_reason,
+        "release_id": release.id,
+        "release_version": release.version,
+        "release_created_at": release.created_at,
+        "bundle": release.run.bundle,
+        "handler": release.run.handler,
+        "env": json.dumps(release.run.env),
+        "lock": release.run.lock,
+    }
+
+
+def _worker(row: sqlite3.Row) -> Worker:
+    env: list[tuple[str, str]] = json.loads(row["env"])
+    endpoint_id = EndpointId(row["endpoint_id"])
+    return Worker(
+        id=WorkerId(row["id"]),
+        endpoint_id=endpoint_id,
+        release=Release(
+            id=ReleaseId(row["release_id"]),
+            endpoint_id=endpoint_id,
+            version=row["release_version"],
+            run=RunSpec(
+                bundle=row["bundle"],
+                handler=row["handler"],
+                env=tuple((name, value) for name, value in env),
+                lock=row["lock"],
+            ),
+            created_at=row["release_created_at"],
+        ),
+        secret_digest=row["secret_digest"],
+        created_at=row["created_at"],
+        phase=WorkerPhase(row["phase"]),
+        spawned_at=row["spawned_at"],
+        ready_at=row["ready_at"],
+        sdk_version=row["sdk_version"],
+        unhealthy_reason=row["unhealthy_reason"],
+        stop_reason=row["stop_reason"],
+    )
