@@ -29,9 +29,13 @@ class Settings:
         Path("~/.runyard"), "Where keys, endpoints, bundles and environments are kept, mode 0700."
     )
     domain: str = _setting("localhost", "Domain under which load-balancing endpoints get their host names.")
-    store: str = _setting("memory", "Where jobs are kept: `memory` (they end with the process).")
+    store: str = _setting(
+        "memory",
+        "Where jobs are kept: `memory` (they end with the server process) or `embedded` (in the data directory too: what "
+        "was acknowledged survives restarts, crashes and power failures).",
+    )
     store_bytes_max: int = _setting(
-        2048 * MIB, "Payload bytes the memory store holds; submits over it are answered 503 until jobs expire."
+        2048 * MIB, "Payload bytes that are held in memory; submits over it are answered 503 until jobs expire."
     )
     run_bytes_max: int = _setting(10 * MIB, "Largest `/run` body in bytes; larger ones get 413.")
     runsync_bytes_max: int = _setting(20 * MIB, "Largest `/runsync` body in bytes; larger ones get 413.")
