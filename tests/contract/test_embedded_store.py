@@ -59,7 +59,7 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
     await stored(store, "second", "third", "first")
     leased = [await store.take(ENDPOINT, B, 1, START) for _ in range(3)]
     for [job] in (leased[1], leased[0], leased[2]):
-        await saved(store, job, job.give_back())
+        await saved(store, job, job.lose_worker(START, "it died"))
     for number in range(300):
         running = a_job(f"job-{number}", input=b"1" * 2000).take(A, START)
         await store.add(running)
@@ -71,7 +71,7 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
     store = opened(tmp_path)
     assert counts == await store.counts(ENDPOINT)
     assert 300 == counts.completed
-    assert ["first", "second", "third"] == await taken(store, B, limit=9)
+    assert ["first", "second", "third"] == await taken(store, A, limit=9)
     await store.close()
 
 

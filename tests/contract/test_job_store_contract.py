@@ -65,6 +65,20 @@ async def test_a_returned_job_goes_first(store: JobStore) -> None:
     assert ["a", "b", "c"] == await taken(store, limit=9)
 
 
+async def test_a_take_that_is_undone_leaves_all_in_their_places(store: JobStore) -> None:
+    await stored(store, "a", "b", fenced_from=frozenset({A}))
+    await stored(store, "c", "d")
+    [given] = await store.take(ENDPOINT, A, 1, LATER)
+    await saved(store, given, given.give_back())
+    leased = a_job("e").take(A, LATER)
+    await store.add(leased)
+    await saved(store, leased, leased.give_back())
+    await stored(store, "f")
+
+    assert "c" == given.id
+    assert ["a", "b", "c", "d", "e", "f"] == await taken(store, B, limit=9)
+
+
 async def test_a_job_that_lost_its_worker_goes_first(store: JobStore) -> None:
     await stored(store, "a", "b")
     [job] = await store.take(ENDPOINT, A, 1, LATER)

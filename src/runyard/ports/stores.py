@@ -59,8 +59,9 @@ class JobStore(Protocol):
     async def save(self, job: Job, was: Job) -> bool:
         """Replace `was` by `job`; False, changing nothing, when the stored job is no longer `was`.
 
-        A job that goes from running to waiting goes to the *head* of the queue; from an end state, to its tail; one that
-        goes on waiting keeps its place. A job that waits again has no stream output any more.
+        A job that has lost its worker goes to the *head* of the queue; one whose take is undone, to the place it had; one
+        that comes from an end state, to the tail; one that goes on waiting keeps its place. A job that waits again has no
+        stream output any more.
         """
         ...
 

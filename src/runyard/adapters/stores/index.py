@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from runyard.domain.errors import Conflict, TooBusy
@@ -104,6 +104,8 @@ class JobIndex:
         shelf = self._shelf(job.endpoint_id)
         entry = Entry(job, shelf.next_number)
         shelf.next_number += 1
+        self._last += 1
+        entry.rank = self._last
         shelf.entries[entry.number] = entry
         self._entries[job.id] = entry
         self._enter(shelf, entry, None)
@@ -112,14 +114,13 @@ class JobIndex:
 
     def restore(self, entry: Entry) -> None:
         """Put back what was written down. Waiting jobs are to come in the order of their rank."""
-        job, rank, shelf = entry.job, entry.rank, self._shelf(entry.job.endpoint_id)
+        job, shelf = entry.job, self._shelf(entry.job.endpoint_id)
         self._bytes += _size(job) + _chunks_size(entry)
         self._entries[job.id] = shelf.entries[entry.number] = entry
         shelf.next_number = max(shelf.next_number, entry.number + 1)
+        self._first, self._last = min(self._first, entry.rank), max(self._last, entry.rank)
         self._enter(shelf, entry, None)
         shelf.ended[job.state] -= job.terminal  # Totals are written down by themselves.
-        entry.rank = rank
-        self._first, self._last = min(self._first, rank), max(self._last, rank)
         self._schedule(entry)
 
     def undo(self, entry: Entry, before: Before | None) -> None:
@@ -283,30 +284,39 @@ class JobIndex:
         # One that goes on waiting keeps its place: setting its lifetime must not send it to the end.
         if job.state is not was.state:
             self._leave(shelf, was)
-            self._enter(shelf, entry, was.state)
+            self._enter(shelf, entry, was)
             shelf.retried += job.state is IN_QUEUE and job.attempts_lost > was.attempts_lost
         self._schedule(entry)
 
-    def _enter(self, shelf: _Shelf, entry: Entry, before: JobState | None) -> None:
+    def _enter(self, shelf: _Shelf, entry: Entry, was: Job | None) -> None:
         job = entry.job
         state = job.state
         if state is IN_QUEUE:
             shelf.waiting[job.id] = entry
             if not job.policy.low_priority:
                 shelf.pressing[job.id] = entry
-            if before is IN_PROGRESS:
-                self._first -= 1
-                entry.rank = self._first
-                shelf.waiting.move_to_end(job.id, last=False)
-                if not job.policy.low_priority:
-                    shelf.pressing.move_to_end(job.id, last=False)
-            else:
-                self._last += 1
-                entry.rank = self._last
+            if was is not None:
+                self._place(shelf, entry, was)
         elif state is IN_PROGRESS:
             shelf.in_progress += 1
         else:
             shelf.ended[state] += 1
+
+    def _place(self, shelf: _Shelf, entry: Entry, was: Job) -> None:
+        """Move a job that is back, and so last in the queue, to its place: the queue is in the order of ranks."""
+        if was.state is not IN_PROGRESS:
+            self._last += 1
+            entry.rank = self._last
+            return
+        if entry.job.attempts_lost > was.attempts_lost:
+            self._first -= 1
+            entry.rank = self._first
+        # Ahead of one whose take is undone can only be what was passed over, being fenced from that worker.
+        ahead = list(takewhile(lambda other: other.rank < entry.rank, shelf.waiting.values()))
+        for other in (entry, *reversed(ahead)):
+            for queue in (shelf.waiting, shelf.pressing):
+                if other.job.id in queue:
+                    queue.move_to_end(other.job.id, last=False)
 
     def _leave(self, shelf: _Shelf, job: Job) -> None:
         if job.state is IN_QUEUE:
