@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.files import write_secret
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
@@ -218,7 +219,7 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
         listeners = (for_users, for_workers)
         for number, sock in corridor.arrivals():
             await listeners[number].adopt(sock)
-        await platform.access.ensure_admin_key(root / "admin.key")
+        await platform.access.ensure_admin_key(partial(write_secret, root / "admin.key"))
         _calm_the_collector()
         host, port = user_port.getsockname()[:2]
         line.say("ready", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

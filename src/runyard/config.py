@@ -54,7 +54,7 @@ class Settings:
     vigil_us: int = _setting(
         150,
         "Microseconds the gateway stays awake after a request to see whether more comes, where more has lately come that "
-        "soon. It takes a third off the round trips of very quick handlers; idle platforms and slow handlers do without. "
+        "soon. It takes a quarter off the round trips of very quick handlers; idle platforms and slow handlers do without. "
         "0: never.",
     )
     ping_interval_ms: int = _setting(10_000, "How often workers report that they live, in milliseconds.")

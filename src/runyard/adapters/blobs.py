@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from runyard.adapters.files import publish
 from runyard.domain.errors import BadRequest, NotFound, TooLarge
 
 WRITE_BYTES = 1 << 20
@@ -34,7 +35,7 @@ class FolderBlobs:
         part = Path(name)
         try:
             await _receive(digest, chunks, bytes_max, handle)
-            await asyncio.to_thread(_publish, handle, part, target)
+            await asyncio.to_thread(publish, handle, part, target)
         finally:
             os.close(handle)
             await asyncio.to_thread(part.unlink, missing_ok=True)
@@ -79,14 +80,3 @@ def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _publish(file: int, part: Path, target: Path) -> None:
-    """Sync the bytes before the rename and the folder after it: a name never points at bytes that a crash can lose."""
-    os.fsync(file)
-    part.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -22,7 +22,7 @@ CROWD_COSTS = 200
 class Vigil:
     """The vigils of one event loop, `window_s` long; with 0 it keeps none."""
 
-    __slots__ = ("_credit", "_heard", "_keeping", "_loop", "_now", "_over_at", "_window_s", "vain")
+    __slots__ = ("_credit", "_heard", "_keeping", "_loop", "_now", "_over_at", "_window_s")
 
     def __init__(
         self, window_s: float, loop: AbstractEventLoop | None = None, now: Callable[[], float] = time.perf_counter
@@ -35,8 +35,6 @@ class Vigil:
         self._keeping = False
         self._heard = 0
         """Pieces of news since the last look."""
-        self.vain = 0
-        """Vigils kept for nothing."""
 
     def news(self) -> None:
         """There is something to do."""
@@ -64,4 +62,3 @@ class Vigil:
         else:
             self._keeping = False
             self._credit -= FAILURE_COSTS
-            self.vain += 1

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from runyard.domain.account import ApiKey, digest_of
 from runyard.domain.endpoint import check_name
@@ -65,16 +64,16 @@ class Access:
         await self._control.revoke_key(key.id, now)
         return replace(key, revoked_at=now)
 
-    async def ensure_admin_key(self, path: Path) -> bool:
-        """Where no live key exists, make one and write it to `path`, mode 0600; True if that was so.
+    async def ensure_admin_key(self, write: Callable[[str], None]) -> bool:
+        """Where no live key exists, make one and have it written for the operator; True if that was so.
 
-        The file is replaced as a whole. It is written before the key is stored: if the platform dies in between, the
-        next start finds no key and begins again. A file that someone took away stays away as long as a key lives.
+        It is written before the key is stored: if the platform dies in between, the next start finds no key and begins
+        again. A file that someone took away stays away as long as a key lives.
         """
         if self._live:
             return False
         secret = self._ids.secret()
-        await asyncio.to_thread(_write_secret, path, secret)
+        await asyncio.to_thread(write, secret)
         await self._add(ADMIN_KEY_NAME, secret)
         return True
 
@@ -83,20 +82,3 @@ class Access:
         await self._control.add_key(key)
         self._live[key.digest] = key
         return key
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)  # Of a start that died here; its mode and owner may be anything.
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    # The key is stored right after this: were the file's name lost to a power failure, nobody could come in any more.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

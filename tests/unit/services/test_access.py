@@ -1,9 +1,11 @@
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from runyard.adapters.files import write_secret
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.system import RandomIds
 from runyard.domain.errors import BadRequest, NotFound, Unauthorized
@@ -84,7 +86,7 @@ async def test_the_first_start_leaves_an_admin_key_for_its_owner_only(access: Ac
     path = tmp_path / "data" / "admin.key"
     was = os.umask(0)
     try:
-        made = await access.ensure_admin_key(path)
+        made = await access.ensure_admin_key(partial(write_secret, path))
     finally:
         os.umask(was)
 
@@ -99,18 +101,18 @@ async def test_an_admin_key_is_made_only_when_no_key_lives(
     control: MemoryControl, access: Access, tmp_path: Path
 ) -> None:
     path = tmp_path / "admin.key"
-    await access.ensure_admin_key(path)
+    await access.ensure_admin_key(partial(write_secret, path))
     first, _ = content_and_mode(path)
     again = Access(control, SetClock(), RandomIds())
     await again.load()
 
-    assert not await again.ensure_admin_key(path)
+    assert not await again.ensure_admin_key(partial(write_secret, path))
     assert content_and_mode(path)[0] == first
 
     [key] = again.list()
     await again.revoke(key.id)
 
-    assert await again.ensure_admin_key(path)
+    assert await again.ensure_admin_key(partial(write_secret, path))
     assert content_and_mode(path)[0] != first
 
 

@@ -1,79 +1,66 @@
-"""Endpoints, releases and keys in one SQLite file: small, rarely written, never lost.
-
-Each method is one short transaction on a thread of its own, so that the event loop never waits for the disk and methods
-never overlap. A commit has reached the disk when its method returns.
-"""
+"""Endpoints, releases and keys in one SQLite file: small, rarely written, never lost. Each method is one transaction."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
-from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
+from runyard.adapters.stores.sqlite import Tables
 from runyard.domain.account import ApiKey, KeyId
 from runyard.domain.endpoint import Endpoint, EndpointKind, Release, ReleaseId, RunSpec
 from runyard.domain.errors import Conflict
 from runyard.domain.job import EndpointId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
 
-_T = TypeVar("_T")
-
 
 class SqliteControl:
     """A `ControlStore` in the file `path`, which is opened (and made, mode 0600) at once; `close` it at the end."""
 
     def __init__(self, path: Path) -> None:
-        self._queries = named_queries(SQL / "control.sql")
-        self._connection = open_database(path)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-store")
+        self._tables = Tables(path, "control")
 
     async def close(self) -> None:
-        await self._in_thread(self._connection.close)
-        self._thread.shutdown()
+        await self._tables.close()
 
     async def endpoints(self) -> list[Endpoint]:
-        return [_endpoint(row) for row in await self._fetch("endpoints")]
+        return [_endpoint(row) for row in await self._tables.fetch("endpoints")]
 
     async def add_endpoint(self, endpoint: Endpoint) -> None:
         def add() -> None:
-            self._execute("add_endpoint", **_endpoint_row(endpoint))
-            self._execute("add_release", **_release_row(endpoint.release))
+            self._tables.execute("add_endpoint", **_endpoint_row(endpoint))
+            self._tables.execute("add_release", **_release_row(endpoint.release))
 
         try:
-            await self._transact(add)
+            await self._tables.transact(add)
         except sqlite3.IntegrityError as error:
             raise _taken(endpoint, error) from error
 
     async def save_endpoint(self, endpoint: Endpoint, *, generation: int) -> bool:
         def save() -> bool:
             row = _endpoint_row(endpoint)
-            if not self._execute("save_endpoint", expected_generation=generation, **row).rowcount:
+            if not self._tables.execute("save_endpoint", expected_generation=generation, **row).rowcount:
                 return False
-            self._execute("add_release", **_release_row(endpoint.release))
+            self._tables.execute("add_release", **_release_row(endpoint.release))
             return True
 
         try:
-            return await self._transact(save)
+            return await self._tables.transact(save)
         except sqlite3.IntegrityError as error:
             raise _taken(endpoint, error) from error
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
-        await self._transact(lambda: self._execute("remove_endpoint", id=endpoint_id))
+        await self._tables.transact(lambda: self._tables.execute("remove_endpoint", id=endpoint_id))
 
     async def releases(self, endpoint_id: EndpointId) -> list[Release]:
-        return [_release(row) for row in await self._fetch("releases", endpoint_id=endpoint_id)]
+        return [_release(row) for row in await self._tables.fetch("releases", endpoint_id=endpoint_id)]
 
     async def set_lock(self, release_id: ReleaseId, lock: str) -> None:
-        await self._transact(lambda: self._execute("set_lock", id=release_id, lock=lock))
+        await self._tables.transact(lambda: self._tables.execute("set_lock", id=release_id, lock=lock))
 
     async def keys(self) -> list[ApiKey]:
-        return [_key(row) for row in await self._fetch("keys")]
+        return [_key(row) for row in await self._tables.fetch("keys")]
 
     async def add_key(self, key: ApiKey) -> None:
         row = {
@@ -83,33 +70,17 @@ class SqliteControl:
             "created_at": key.created_at,
             "revoked_at": key.revoked_at,
         }
-        await self._transact(lambda: self._execute("add_key", **row))
+        await self._tables.transact(lambda: self._tables.execute("add_key", **row))
 
     async def revoke_key(self, key_id: str, now: float) -> bool:
-        return await self._transact(lambda: self._execute("revoke_key", id=key_id, now=now).rowcount > 0)
+        return await self._tables.transact(lambda: self._tables.execute("revoke_key", id=key_id, now=now).rowcount > 0)
 
     async def endpoint_number(self, endpoint_id: EndpointId) -> int:
         def number() -> int:
-            self._execute("add_endpoint_number", endpoint_id=endpoint_id)
-            return self._execute("endpoint_number", endpoint_id=endpoint_id).fetchone()[0]
+            self._tables.execute("add_endpoint_number", endpoint_id=endpoint_id)
+            return self._tables.execute("endpoint_number", endpoint_id=endpoint_id).fetchone()[0]
 
-        return await self._transact(number)
-
-    async def _fetch(self, query: str, **values: object) -> list[sqlite3.Row]:
-        return await self._in_thread(lambda: self._execute(query, **values).fetchall())
-
-    async def _transact(self, work: Callable[[], _T]) -> _T:
-        def run() -> _T:
-            with transaction(self._connection):
-                return work()
-
-        return await self._in_thread(run)
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def _execute(self, query: str, **values: object) -> sqlite3.Cursor:
-        return self._connection.execute(self._queries[query], values)
+        return await self._tables.transact(number)
 
 
 def _taken(endpoint: Endpoint, error: sqlite3.IntegrityError) -> Conflict:

@@ -18,12 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from runyard.adapters.stores import records
-from runyard.adapters.stores.index import Before, Entry, JobIndex
+from runyard.adapters.stores.index import Before, Entry, IndexedJobs, JobIndex
 from runyard.adapters.stores.journal import Journal
 from runyard.domain.errors import TooBusy
-from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
-from runyard.ports.stores import JobCounts, JobPage, JobQuery
+from runyard.ports.stores import JobPage, JobQuery
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ CLEAN_FROM_BYTES = 16 << 20
 CLEAN_STEP_BYTES = 1 << 18
 
 
-class EmbeddedJobs:
+class EmbeddedJobs(IndexedJobs):
     """A `JobStore` in the file `path`, which is opened, and read, at once; `close` it at the end.
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
@@ -50,7 +49,7 @@ class EmbeddedJobs:
         clean_from_bytes: int = CLEAN_FROM_BYTES,
     ) -> None:
         self._clean_from_bytes = clean_from_bytes
-        self._index = JobIndex(bytes_max=bytes_max)
+        super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
         records.replay(self._journal.load(), self._index, now)
         self._unsure: dict[JobId, Before | None] = {}
@@ -146,15 +145,6 @@ class EmbeddedJobs:
         if page:
             self._say(entry, records.read(entry))
         return page
-
-    async def due(self, now: float, limit: int) -> list[Job]:
-        return self._index.due(now, limit)
-
-    async def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
-        return self._index.demand(endpoint_id, overdue_at, limit)
-
-    async def counts(self, endpoint_id: EndpointId) -> JobCounts:
-        return self._index.counts(endpoint_id)
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         await self._settled(self._journal.said)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
-from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
+from runyard.adapters.stores.sqlite import Tables
 from runyard.domain.endpoint import Release, ReleaseId, RunSpec
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Worker, WorkerPhase
-
-_T = TypeVar("_T")
 
 
 class MemoryFleet:
@@ -38,36 +32,22 @@ class MemoryFleet:
 
 
 class SqliteFleet:
-    """A `FleetStore` in the file `path`, which may hold other tables; each method is one short transaction."""
+    """A `FleetStore` in the file `path`, which may hold other tables."""
 
     def __init__(self, path: Path) -> None:
-        self._queries = named_queries(SQL / "workers.sql")
-        self._connection = open_database(path)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-store")
+        self._tables = Tables(path, "workers")
 
     async def workers(self) -> list[Worker]:
-        rows = await self._in_thread(lambda: self._connection.execute(self._queries["workers"]).fetchall())
-        return [_worker(row) for row in rows]
+        return [_worker(row) for row in await self._tables.fetch("workers")]
 
     async def save(self, worker: Worker) -> None:
-        await self._transact("save_worker", _row(worker))
+        await self._tables.transact(lambda: self._tables.execute("save_worker", **_row(worker)))
 
     async def forget(self, worker_id: WorkerId) -> None:
-        await self._transact("forget_worker", {"id": worker_id})
+        await self._tables.transact(lambda: self._tables.execute("forget_worker", id=worker_id))
 
     async def close(self) -> None:
-        await self._in_thread(self._connection.close)
-        self._thread.shutdown()
-
-    async def _transact(self, query: str, values: dict[str, object]) -> None:
-        def work() -> None:
-            with transaction(self._connection):
-                self._connection.execute(self._queries[query], values)
-
-        await self._in_thread(work)
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        await self._tables.close()
 
 
 def _row(worker: Worker) -> dict[str, object]:

@@ -2,18 +2,16 @@
 
 Every job is one `Entry`, found by id. Per endpoint there is a queue (`_Shelf`): waiting jobs in order, the pressing ones
 among them again so that demand is read without walking past low-priority jobs, and all entries by number for listing.
-Due times are kept in one-second buckets rather than a heap: a finished job leaves its old bucket at once, where a heap
-would carry its 24-hour deadline for 24 hours.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple
 
+from runyard.adapters.stores.due import DueTimes
 from runyard.domain.errors import Conflict, TooBusy
 from runyard.domain.fleet import Demand
 from runyard.domain.job import IN_PROGRESS, IN_QUEUE, EndpointId, Job, JobId, JobState, WorkerId
@@ -37,7 +35,7 @@ class Entry:
         self.home = 0
         """Where it is written down whole."""
         self.due_second = -1
-        """The bucket it is in."""
+        """The bucket of `DueTimes` that it is in."""
         self.chunks: list[bytes] | None = None
         """Stream output; few jobs have any."""
         self.drained = 0
@@ -85,8 +83,7 @@ class JobIndex:
         self._bytes = 0
         self._entries: dict[JobId, Entry] = {}
         self._shelves: dict[EndpointId, _Shelf] = {}
-        self._buckets: dict[int, set[JobId]] = {}
-        self._seconds: list[int] = []
+        self._due = DueTimes()
         self._first = self._last = 0
         """Ranks of the first and the last place that were ever given."""
 
@@ -162,10 +159,6 @@ class JobIndex:
     def entry(self, job_id: JobId) -> Entry | None:
         return self._entries.get(job_id)
 
-    def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
-        entry = self._entries.get(job_id)
-        return entry.job if entry is not None and entry.job.endpoint_id == endpoint_id else None
-
     def takeable(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int) -> list[Entry]:
         shelf = self._shelves.get(endpoint_id)
         if shelf is None or not shelf.waiting:
@@ -219,8 +212,7 @@ class JobIndex:
 
     def due(self, now: float, limit: int) -> list[Job]:
         found: list[Job] = []
-        for second in sorted(s for s in self._passed_seconds(now)):
-            bucket = self._buckets[second]
+        for bucket in self._due.until(now):
             jobs = (self._entries[job_id].job for job_id in bucket)
             found += islice((job for job in jobs if job.due_at <= now), limit - len(found))
             if len(found) >= limit:
@@ -326,25 +318,14 @@ class JobIndex:
             shelf.in_progress -= 1
 
     def _schedule(self, entry: Entry) -> None:
-        """Put it into the bucket of its due second."""
         second = int(entry.job.due_at)
-        if second == entry.due_second:
-            return
-        self._unschedule(entry)
-        entry.due_second = second
-        bucket = self._buckets.get(second)
-        if bucket is None:
-            bucket = self._new_bucket(second)
-        bucket.add(entry.job.id)
-
-    def _unschedule(self, entry: Entry) -> None:
-        bucket = self._buckets.get(entry.due_second)
-        if bucket is not None:
-            bucket.discard(entry.job.id)
+        if second != entry.due_second:
+            self._due.move(entry.job.id, entry.due_second, second)
+            entry.due_second = second
 
     def _delete(self, shelf: _Shelf, entry: Entry) -> None:
         self._leave(shelf, entry.job)
-        self._unschedule(entry)
+        self._due.drop(entry.job.id, entry.due_second)
         self._forget_output(entry)
         self._bytes -= _size(entry.job)
         shelf.entries.pop(entry.number, None)
@@ -354,23 +335,21 @@ class JobIndex:
         self._bytes -= _chunks_size(entry)
         entry.chunks, entry.drained = None, 0
 
-    def _new_bucket(self, second: int) -> set[JobId]:
-        bucket = self._buckets[second] = set()
-        heapq.heappush(self._seconds, second)
-        return bucket
 
-    def _passed_seconds(self, now: float) -> Iterator[int]:
-        """Seconds up to now whose buckets hold jobs; empty ones that lie wholly in the past are dropped on the way."""
-        kept: list[int] = []
-        while self._seconds and self._seconds[0] <= now:
-            second = heapq.heappop(self._seconds)
-            if self._buckets[second] or second + 1 > now:
-                kept.append(second)
-                yield second
-            else:
-                del self._buckets[second]
-        for second in kept:
-            heapq.heappush(self._seconds, second)
+class IndexedJobs:
+    """The part of a `JobStore` that asks nothing but an index: rough figures, and what to look at next."""
+
+    def __init__(self, index: JobIndex) -> None:
+        self._index = index
+
+    async def due(self, now: float, limit: int) -> list[Job]:
+        return self._index.due(now, limit)
+
+    async def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
+        return self._index.demand(endpoint_id, overdue_at, limit)
+
+    async def counts(self, endpoint_id: EndpointId) -> JobCounts:
+        return self._index.counts(endpoint_id)
 
 
 def _size(job: Job) -> int:

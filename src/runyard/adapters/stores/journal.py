@@ -19,7 +19,7 @@ from pathlib import Path
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
-from runyard.domain.errors import TooBusy
+from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import JobId
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,10 @@ class Journal:
         """All rows, as they were when the platform started."""
         for number, format, row in self._database.execute(self._queries["load"]):
             if format != records.FORMAT:
-                raise TooBusy(f"row {number} of the job journal has format {format}, which this Runyard cannot read")
+                raise RunyardError(
+                    f"row {number} of the job journal has format {format}, which this Runyard cannot read: upgrade, or name "
+                    "another data directory"
+                )
             self._row = number
             self._rows.append((number, len(row)))
             self.bytes += len(row)

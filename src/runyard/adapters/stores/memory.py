@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runyard.adapters.stores.index import JobIndex
-from runyard.domain.fleet import Demand
+from runyard.adapters.stores.index import IndexedJobs, JobIndex
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
-from runyard.ports.stores import JobCounts, JobPage, JobQuery
+from runyard.ports.stores import JobPage, JobQuery
 
 
-class MemoryJobs:
+class MemoryJobs(IndexedJobs):
     """A `JobStore` that holds at most `bytes_max` bytes of payload."""
 
     def __init__(self, *, bytes_max: int = 1 << 31) -> None:
-        self._index = JobIndex(bytes_max=bytes_max)
+        super().__init__(JobIndex(bytes_max=bytes_max))
 
     async def close(self) -> None:
         """Nothing is kept."""
@@ -65,15 +64,6 @@ class MemoryJobs:
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
         entry = self._index.entry(job.id)
         return [] if entry is None else self._index.drain_output(entry, bytes_max)
-
-    async def due(self, now: float, limit: int) -> list[Job]:
-        return self._index.due(now, limit)
-
-    async def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
-        return self._index.demand(endpoint_id, overdue_at, limit)
-
-    async def counts(self, endpoint_id: EndpointId) -> JobCounts:
-        return self._index.counts(endpoint_id)
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         return self._index.list(endpoint_id, query)

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from runyard.domain.errors import RunyardError
 
 SQL = Path(__file__).parent / "sql"
 BUSY_TIMEOUT_S = 5.0
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_T = TypeVar("_T")
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql\Z")
+
+
+class Tables:
+    """What a store asks of a file: its named queries, on a thread of their own, so that the event loop never waits for the
+    disk and no two of them overlap. A commit has reached the disk when its method returns.
+    """
+
+    def __init__(self, path: Path, queries: str) -> None:
+        """`queries` is a file of `sql/`, without its ending, and names the thread."""
+        self._queries = named_queries(SQL / f"{queries}.sql")
+        self._connection = open_database(path)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{queries}-store")
+
+    async def close(self) -> None:
+        await self._in_thread(self._connection.close)
+        self._thread.shutdown()
+
+    async def fetch(self, query: str, **values: object) -> list[sqlite3.Row]:
+        return await self._in_thread(lambda: self.execute(query, **values).fetchall())
+
+    async def transact(self, work: Callable[[], _T]) -> _T:
+        """One transaction for all that `work` executes."""
+
+        def run() -> _T:
+            with transaction(self._connection):
+                return work()
+
+        return await self._in_thread(run)
+
+    def execute(self, query: str, **values: object) -> sqlite3.Cursor:
+        """For the work of a transaction."""
+        return self._connection.execute(self._queries[query], values)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def open_database(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,28 @@
+"""Files that must be whole and on disk when we say so."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write it, mode 0600, in place of what was there: the file is replaced as a whole."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)  # Of a start that died here; its mode and owner may be anything.
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+        file.flush()
+        publish(file.fileno(), draft, path)
+
+
+def publish(file: int, draft: Path, path: Path) -> None:
+    """Give a written file its name: it never points at bytes that a crash can lose, nor does a crash take it away again."""
+    os.fsync(file)
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
