@@ -80,6 +80,8 @@ class Connection(Protocol):
     transport: Any
     proven: object
     """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+    caller: Any
+    """Whose they are."""
 
     def write_answer(self, exchange: Exchange, status: int, body: bytes, headers: bytes) -> None:
         """Write one whole answer and turn to what comes next."""
@@ -211,11 +213,13 @@ class Exchange:
         return not (self.response_complete or self.disconnected or self.protocol.transport.is_closing())
 
     def on_end(self, call: Callable[[], object]) -> None:
-        """Call once the request is answered or its connection is gone, whichever comes first."""
+        """Call once the request is answered or its connection is gone, whichever comes first; after earlier such calls."""
         if self.disconnected:
             call()
-        else:
+        elif (earlier := self._on_end) is None:
             self._on_end = call
+        else:
+            self._on_end = lambda: (earlier(), call())
 
     def hold(self, seconds: float, then: Callable[[], object]) -> None:
         """Call `then` after `seconds` unless the request is answered or abandoned before; a later hold replaces it."""
@@ -246,8 +250,8 @@ class Exchange:
         headers = b""
         if isinstance(error, MethodNotAllowed):
             headers = f"allow: {', '.join(error.allow)}\r\n".encode()
-        elif error.status == 503:
-            headers = b"retry-after: 1\r\n"
+        elif error.retry_after_s is not None:
+            headers = b"retry-after: %d\r\n" % error.retry_after_s
         self.respond(error.status, error_body(error.message), headers)
 
     def cut_short(self) -> None:

@@ -46,6 +46,8 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.proven: object = None
         """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+        self.caller: Any = None
+        """Whose they are."""
         self.head = Head([])
         """Of the last request. A client mostly sends the same headers again, and then they need not be looked at."""
         self.url = b""
