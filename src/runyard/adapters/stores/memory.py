@@ -132,9 +132,15 @@ class MemoryJobs:
         entry = self._entries.get(job.id)
         if entry is None or entry.chunks is None:
             return []
-        page = list(_within(entry.chunks[entry.drained :], bytes_max))
+        page = list(_within(entry.chunks, entry.drained, bytes_max))
         entry.drained += len(page)
         return page
+
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        entry = self._entries.get(job.id)
+        if entry is None or entry.chunks is None or entry.job.lease != job.lease:
+            return []
+        return list(_within(entry.chunks, after, bytes_max))
 
     async def due(self, now: float, limit: int) -> list[Job]:
         found: list[Job] = []
@@ -291,9 +297,11 @@ def _result_size(job: Job) -> int:
     return len(job.output or b"") + len(job.error or "")
 
 
-def _within(chunks: list[bytes], bytes_max: int | None) -> Iterator[bytes]:
+def _within(chunks: list[bytes], start: int, bytes_max: int | None) -> Iterator[bytes]:
+    """From `start` on. By index: a copy of what is left would cost a long stream its length for each page."""
     total = 0
-    for chunk in chunks:
+    for number in range(start, len(chunks)):
+        chunk = chunks[number]
         total += len(chunk)
         if bytes_max is not None and total > bytes_max and total > len(chunk):
             return
