@@ -165,6 +165,11 @@ def _job(job: Job, reason: QueueReason | None) -> JobBody:
     )
 
 
+def end_body(job: Job) -> bytes:
+    """A job without its output, for whoever has had it in pieces."""
+    return encode(msgspec.structs.replace(_job(job, None), output=UNSET))
+
+
 def detail_body(job: Job, reason: QueueReason | None) -> bytes:
     """A job with its input, whatever its state and size."""
     return encode(msgspec.structs.replace(_job(job, reason), input=Raw(job.input)))

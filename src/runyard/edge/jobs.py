@@ -10,7 +10,7 @@ from runyard.domain.errors import BadRequest, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies
+from runyard.edge import bodies, events
 from runyard.edge.exchange import Exchange, Route
 from runyard.edge.paths import Paths
 from runyard.ports.stores import JobQuery
@@ -76,6 +76,7 @@ class JobRoutes:
         self._endpoints = endpoints
         self._fleet = fleet
         self._keys = keys
+        self._events = events.StreamEvents(jobs)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
         def route(handler: Handler, methods: frozenset[bytes], body_bytes_max: int = 64 * 1024) -> Route:
@@ -99,9 +100,9 @@ class JobRoutes:
         self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS)
 
     def _admit(self, x: Exchange) -> None:
-        proven = (self._keys.version, x.authorization)
+        proven = (self._keys.version, x.head.authorization)
         if x.protocol.proven != proven:
-            self._keys.authenticate(x.authorization)
+            self._keys.authenticate(x.head.authorization)
             x.protocol.proven = proven
 
     def _of_endpoint(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
@@ -133,6 +134,9 @@ class JobRoutes:
         self._hold(x, job.id, _wait(x, STATUS_SYNC_HOLD_S), self._answer_when_ended)()
 
     async def _stream(self, x: Exchange, endpoint: Endpoint) -> None:
+        if events.wanted(x):
+            await self._events.answer(x, endpoint)
+            return
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
         self._hold(x, job.id, _wait(x, STREAM_HOLD_S), self._answer_with_chunks)()
 
