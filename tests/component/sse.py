@@ -1,13 +1,52 @@
-"""A reader of answers that come in pieces, on a real socket: heads, chunks and Server-Sent Events."""
+"""A yard whose users' port is a real one, and a reader of answers that come in pieces: heads, chunks, Server-Sent Events."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from tests.edge_kit import Wire
+from runyard.edge.listener import Listener, listening
+from tests.builders import WORKER
+from tests.edge_kit import Wire, Yard, bind, nothing_else
+
+
+class UserPort:
+    """A yard whose users come by real sockets. Its workers are the tests'."""
+
+    def __init__(self, yard: Yard, port: int, listener: Listener) -> None:
+        self.yard = yard
+        self.port = port
+        self._listener = listener
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls) -> AsyncGenerator[Self]:
+        yard = Yard()
+        await yard.open()
+        sock = bind("127.0.0.1", 0)
+        async with listening(sock, yard.job_routes.paths, nothing_else) as listener:
+            yield cls(yard, sock.getsockname()[1], listener)
+        await yard.close()
+
+    def connections(self) -> list[Any]:
+        """As the platform has them."""
+        return self._listener._connections()  # pyright: ignore[reportPrivateUsage]
+
+    def waits(self) -> int:
+        """Subscriptions of requests, as the services know them."""
+        return len(self.yard.signals._topics)  # pyright: ignore[reportPrivateUsage]
+
+    async def post(self, job_id: str, *chunks: Any, worker: str = WORKER) -> None:
+        """Stream chunks, as the worker does that has the job."""
+        for chunk in chunks:
+            assert 200 == (await self.yard.worker(worker).stream(job_id, chunk)).status
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncGenerator[Wire]:
+        async with Wire.to(self.port) as wire:
+            yield wire
 
 
 class Event(NamedTuple):

@@ -1,18 +1,16 @@
 """`/stream` as Server-Sent Events: re-attachable, for any number of readers, beside the documented form."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
 from runyard.domain.job import JobId
-from runyard.edge.listener import Listener, listening
 from runyard.services.dispatch import end_state
 from tests.builders import ENDPOINT, WORKER
-from tests.component.sse import Answer, Event, asked
-from tests.edge_kit import Wire, Yard, bind, nothing_else
+from tests.component.sse import Answer, Event, UserPort, asked
 
 pytestmark = pytest.mark.looptime
 
@@ -20,17 +18,8 @@ MIB = 1 << 20
 OTHER = "worker-2"
 
 
-class Streams:
-    """A yard whose users' port is a real one."""
-
-    def __init__(self, yard: Yard, port: int, listener: Listener) -> None:
-        self.yard = yard
-        self.port = port
-        self._listener = listener
-
-    def connections(self) -> list[Any]:
-        """As the platform has them."""
-        return self._listener._connections()  # pyright: ignore[reportPrivateUsage]
+class Streams(UserPort):
+    """Streams of jobs, to be read as events."""
 
     async def running(self, *chunks: Any, worker: str = WORKER) -> str:
         """A job that the worker has and streams to."""
@@ -38,10 +27,6 @@ class Streams:
         await self.yard.worker(worker).take()
         await self.post(job_id, *chunks, worker=worker)
         return job_id
-
-    async def post(self, job_id: str, *chunks: Any, worker: str = WORKER) -> None:
-        for chunk in chunks:
-            assert 200 == (await self.yard.worker(worker).stream(job_id, chunk)).status
 
     async def lose(self, job_id: str) -> None:
         """The first worker dies; the second one takes the job."""
@@ -63,24 +48,11 @@ class Streams:
     def read(self, job_id: str, *headers: str, **more: Any) -> AbstractAsyncContextManager[Answer]:
         return asked(self.port, self.request(job_id, *headers, **more))
 
-    @asynccontextmanager
-    async def wire(self) -> AsyncGenerator[Wire]:
-        async with Wire.to(self.port) as wire:
-            yield wire
-
-    def waits(self) -> int:
-        """Subscriptions of requests, as the services know them."""
-        return len(self.yard.signals._topics)  # pyright: ignore[reportPrivateUsage]
-
 
 @pytest.fixture
 async def streams() -> AsyncIterator[Streams]:
-    yard = Yard()
-    await yard.open()
-    sock = bind("127.0.0.1", 0)
-    async with listening(sock, yard.job_routes.paths, nothing_else) as listener:
-        yield Streams(yard, sock.getsockname()[1], listener)
-    await yard.close()
+    async with Streams.opened() as streams:
+        yield streams
 
 
 def chunk(number: int, data: Any, *, worker: str = WORKER, run: int = 1) -> Event:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from runyard.domain.errors import BadRequest, MethodNotAllowed, RunyardError, TooLarge
 from runyard.edge import eager
-from runyard.edge.bodies import error_body
+from runyard.edge.bodies import plain_error
 
 log = logging.getLogger("runyard.edge")
 
@@ -38,7 +38,7 @@ class Route:
     nobody's body is read but a friend's.
     """
 
-    __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods", "too_large")
+    __slots__ = ("admit", "answers", "body_bytes_max", "error_body", "handle", "methods", "too_large")
 
     def __init__(
         self,
@@ -48,11 +48,14 @@ class Route:
         *,
         admit: Callable[[Exchange], object],
         too_large: Callable[[Exchange, str], None] | None = None,
+        error_body: Callable[[RunyardError], bytes] = plain_error,
     ) -> None:
         self.handle = handle
         self.admit = admit
         self.too_large = too_large
         """Told when a friend's body is refused for its size."""
+        self.error_body = error_body
+        """How its clients read errors."""
         self.methods = methods
         self.body_bytes_max = body_bytes_max
         self.answers: dict[int, int] = {}
@@ -334,14 +337,13 @@ class Exchange:
             return
         if not isinstance(error, RunyardError):
             log.error("a request failed", exc_info=error)
-            self.respond(500, error_body("internal error; the platform's log has the details"))
-            return
+            error = RunyardError("internal error; the platform's log has the details")
         headers = b""
         if isinstance(error, MethodNotAllowed):
             headers = f"allow: {', '.join(error.allow)}\r\n".encode()
         elif error.status == 503:
             headers = b"retry-after: 1\r\n"
-        self.respond(error.status, error_body(error.message), headers)
+        self.respond(error.status, self.route.error_body(error), headers)
 
     def cut_short(self) -> None:
         """The server stops: what was to happen at the end of a hold happens now."""

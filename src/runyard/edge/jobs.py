@@ -10,7 +10,7 @@ from runyard.domain.errors import BadRequest, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies, events
+from runyard.edge import bodies, events, openai
 from runyard.edge.exchange import Exchange, Route
 from runyard.edge.paths import Paths
 from runyard.ports.stores import JobQuery
@@ -77,6 +77,7 @@ class JobRoutes:
         self._fleet = fleet
         self._keys = keys
         self._events = events.StreamEvents(jobs)
+        of_openai = self._of_endpoint(openai.OpenAI(jobs).answer)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
         def route(handler: Handler, methods: frozenset[bytes], body_bytes_max: int = 64 * 1024) -> Route:
@@ -97,7 +98,10 @@ class JobRoutes:
             "retry": route(self._retry, post),
             "requests": route(self._request, get),
         }
-        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS)
+        with_path = {
+            "openai": Route(of_openai, get | post, runsync_bytes_max, admit=self._admit, error_body=openai.error_body),
+        }
+        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS, with_path=with_path)
 
     def _admit(self, x: Exchange) -> None:
         proven = (self._keys.version, x.head.authorization)
