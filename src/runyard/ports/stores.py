@@ -103,6 +103,10 @@ class JobStore(Protocol):
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage: ...
 
+    async def close(self) -> None:
+        """Nothing is asked of it after this."""
+        ...
+
 
 class ControlStore(Protocol):
     """Endpoints with their releases, and keys."""

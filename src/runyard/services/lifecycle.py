@@ -254,7 +254,7 @@ class Lifecycle:
         """From the runtime: a line of the worker's output."""
         live = self._roster.get(worker_id)
         if live is not None:
-            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=live.sole_job())
+            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=live.job_of_output(self._clock.now()))
 
     def ailing(self, live: LiveWorker, reason: str) -> None:
         """Its own fitness check failed; the process ends itself right after saying so (F125)."""

@@ -9,6 +9,8 @@ from typing import Protocol
 from runyard.domain.job import EndpointId, JobId, WorkerId
 from runyard.domain.worker import Worker
 
+LAST_WORDS_S = 1.0
+"""How long after a result lines may come that its handler has written before: they take another way than the result."""
 STOPPED_KEPT_MAX = 50
 """Stopped workers remembered per endpoint, as evidence."""
 
@@ -37,6 +39,7 @@ class LiveWorker:
         "heeded",
         "held",
         "idle_since",
+        "last_held",
         "stop_poll",
         "stopping",
         "suspected",
@@ -58,6 +61,7 @@ class LiveWorker:
         """Job -> when the worker first said it works on nothing though it holds this job."""
         self.concurrency = 1
         self.idle_since: float | None = None
+        self.last_held: JobId | None = None
         self.stop_poll: StopPoll | None = None
         self.finished = 0
         """Results it has sent."""
@@ -87,10 +91,12 @@ class LiveWorker:
         self.heeded.discard(job_id)
         self.suspected.pop(job_id, None)
         if not self.held:
-            self.idle_since = now
+            self.idle_since, self.last_held = now, job_id
 
-    def sole_job(self) -> JobId | None:
-        """The job a line of output must be about, when it holds exactly one."""
+    def job_of_output(self, now: float) -> JobId | None:
+        """The job a line of output must be about: the only one it holds, or the one it has just finished."""
+        if self.idle_since is not None and now - self.idle_since < LAST_WORDS_S:
+            return self.last_held
         return next(iter(self.held)) if len(self.held) == 1 else None
 
 

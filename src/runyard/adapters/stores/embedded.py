@@ -1,0 +1,231 @@
+"""Jobs in one SQLite file beside their state in memory: the store of a platform on one machine.
+
+Every change is made in memory, said to the journal, and acknowledged when the journal has it on disk. Nobody sees a change
+before: who asks for a job waits for the commit of its last change, and a job is handed out when its lease is kept. What
+could not be written is undone in memory, so that memory never knows more than the disk.
+
+The journal is cleaned from its beginning when it has become twice as large as what is alive: what its oldest rows still
+hold in full is written again at its end, and they are deleted in the same commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from runyard.adapters.stores import records
+from runyard.adapters.stores.index import Before, Entry, JobIndex
+from runyard.adapters.stores.journal import Journal
+from runyard.domain.errors import TooBusy
+from runyard.domain.fleet import Demand
+from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.ports.stores import JobCounts, JobPage, JobQuery
+
+log = logging.getLogger(__name__)
+
+ENTRY_BYTES = 400
+"""About what a job takes in the journal besides its payload."""
+CLEAN_FROM_BYTES = 16 << 20
+CLEAN_STEP_BYTES = 1 << 18
+
+
+class EmbeddedJobs:
+    """A `JobStore` in the file `path`, which is opened, and read, at once; `close` it at the end.
+
+    Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
+    it survives the end of any process.
+    """
+
+    def __init__(self, path: Path, *, now: float, bytes_max: int = 1 << 31, synced: bool = True) -> None:
+        self._index = JobIndex(bytes_max=bytes_max)
+        self._journal = Journal(path, synced=synced)
+        records.replay(self._journal.load(), self._index, now)
+        self._unsure: dict[JobId, Before | None] = {}
+        """Jobs whose last change is not on disk yet, as the disk knows them."""
+        self._changes: deque[tuple[int, Entry, Before]] = deque()
+        """Changes that are not on disk yet, each with what the job has become by it."""
+        self._rewritten: deque[tuple[int, Entry]] = deque()
+        """Jobs that are being written down in full again."""
+        self._cleaning: asyncio.Task[None] | None = None
+        self._journal.written = self._written
+        self._journal.undo = self._undo
+
+    async def close(self) -> None:
+        if self._cleaning is not None:
+            await asyncio.wait([self._cleaning])
+        await self._journal.close()
+
+    async def add(self, job: Job) -> None:
+        entry = self._index.add(job)
+        self._unsure[job.id] = None
+        await self._journal.wait(self._say(entry, records.written(entry)))
+
+    async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        while (entry := self._index.find(endpoint_id, job_id)) is not None:
+            if entry.change <= self._journal.kept:
+                return entry.job
+            await self._settled(entry.change)
+        return None
+
+    async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
+        chosen = self._index.takeable(endpoint_id, worker_id, limit)
+        if not chosen:
+            return []
+        last = 0
+        for entry in chosen:
+            self._begin(entry)
+            self._index.change(entry, entry.job.take(worker_id, now))
+            last = self._say(entry, records.moved(entry))
+        jobs = [entry.job for entry in chosen]
+        try:
+            await self._journal.wait(last)
+        except TooBusy:
+            return []  # They wait on, as all jobs do while nothing can be written.
+        return jobs
+
+    async def save(self, job: Job, was: Job) -> bool:
+        entry = self._index.current(was)
+        if entry is None:
+            return False
+        await self._journal.wait(self._change(entry, job))
+        return True
+
+    async def remove(self, job: Job) -> bool:
+        # Nothing is said: the journal leaves out what has expired when it is read, and who else removes a job?
+        entry = self._index.current(job)
+        if entry is None:
+            return False
+        self._index.remove(entry)
+        self._clean_if_due()
+        return True
+
+    async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> list[JobId]:
+        doomed = self._index.waiting(endpoint_id, limit)
+        last = 0
+        for entry in doomed:
+            last = self._change(entry, entry.job.cancel(now))
+        await self._journal.wait(last)
+        return [entry.job.id for entry in doomed]
+
+    async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
+        await self._settled(
+            self._journal.said
+        )  # A change that cannot be written is undone on jobs that are still there.
+        self._index.remove_endpoint(endpoint_id)
+        await self._journal.wait(self._journal.say(records.gone(endpoint_id)))
+
+    async def append_output(self, job: Job, chunks: Sequence[bytes]) -> bool:
+        entry = self._index.leased_as(job)
+        if entry is None:
+            return False
+        self._begin(entry)
+        self._index.append_output(entry, chunks)
+        await self._journal.wait(self._say(entry, records.said(job.id, chunks)))
+        return True
+
+    async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
+        entry = self._index.entry(job.id)
+        if entry is None:
+            return []
+        await self._settled(entry.change)
+        self._begin(entry)
+        page = self._index.drain_output(entry, bytes_max)
+        if page:
+            self._say(entry, records.read(entry))
+        return page
+
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        while (entry := self._index.last_leased_as(job)) is not None:
+            if entry.change <= self._journal.kept:
+                return self._index.read_output(entry, after, bytes_max)
+            await self._settled(entry.change)
+        return []
+
+    async def due(self, now: float, limit: int) -> list[Job]:
+        return self._index.due(now, limit)
+
+    async def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
+        return self._index.demand(endpoint_id, overdue_at, limit)
+
+    async def counts(self, endpoint_id: EndpointId) -> JobCounts:
+        return self._index.counts(endpoint_id)
+
+    async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
+        await self._settled(self._journal.said)
+        return self._index.list(endpoint_id, query)
+
+    # Changes
+
+    def _change(self, entry: Entry, job: Job) -> int:
+        self._begin(entry)
+        self._index.change(entry, job)
+        return self._say(entry, records.moved(entry))
+
+    def _begin(self, entry: Entry) -> None:
+        """What is on disk now is what a change that cannot be written comes back to."""
+        if entry.job.id not in self._unsure:
+            self._unsure[entry.job.id] = Before.of(entry)
+
+    def _say(self, entry: Entry, record: bytes) -> int:
+        entry.change = number = self._journal.say(record)
+        self._changes.append((number, entry, Before.of(entry)))
+        return number
+
+    async def _settled(self, change: int) -> None:
+        """Until the change is on disk or undone."""
+        with suppress(TooBusy):
+            await self._journal.wait(change)
+
+    def _written(self, row: int, last: int) -> None:
+        changes = self._changes
+        while changes and changes[0][0] <= last:
+            _, entry, state = changes.popleft()
+            entry.home = entry.home or row
+            if entry.change <= last:
+                self._unsure.pop(entry.job.id, None)
+            else:
+                self._unsure[entry.job.id] = state
+        while self._rewritten and self._rewritten[0][0] <= last:
+            self._rewritten.popleft()[1].home = row
+        self._clean_if_due()
+
+    def _undo(self) -> None:
+        """Back to what is on disk. The last first: each that returns to the queue goes to its head."""
+        for job_id, before in reversed(self._unsure.items()):
+            entry = self._index.entry(job_id)
+            if entry is not None:
+                self._index.undo(entry, before)
+        self._unsure.clear()
+        self._changes.clear()
+        self._rewritten.clear()
+
+    # Cleaning
+
+    def _clean_if_due(self) -> None:
+        if self._cleaning is None and self._is_unclean():
+            self._cleaning = asyncio.get_running_loop().create_task(self._clean(), name="clean the job journal")
+            self._cleaning.add_done_callback(self._cleaned)
+
+    def _is_unclean(self) -> bool:
+        alive = self._index.payload_bytes + len(self._index) * ENTRY_BYTES
+        return self._journal.bytes > CLEAN_FROM_BYTES + 2 * alive
+
+    async def _clean(self) -> None:
+        while self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
+            for job_id in await self._journal.jobs_up_to(last):
+                entry = self._index.entry(job_id)
+                if entry is not None and 0 < entry.home <= last:
+                    self._rewritten.append((self._journal.say(records.written(entry)), entry))
+            for endpoint_id in self._index.endpoints:
+                self._journal.say(records.totals(endpoint_id, self._index.totals(endpoint_id)))
+            self._journal.clean(last)
+            await self._journal.wait(self._journal.said)
+
+    def _cleaned(self, task: asyncio.Task[None]) -> None:
+        self._cleaning = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the job journal stays as large as it is for now: %s", error)

@@ -1,0 +1,400 @@
+"""The state of all jobs in memory, behind the memory store and the embedded one.
+
+Every job is one `Entry`, found by id. Per endpoint there is a queue (`_Shelf`): waiting jobs in order, the pressing ones
+among them again so that demand is read without walking past low-priority jobs, and all entries by number for listing.
+Due times are kept in one-second buckets rather than a heap: a finished job leaves its old bucket at once, where a heap
+would carry its 24-hour deadline for 24 hours.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from runyard.domain.errors import Conflict, TooBusy
+from runyard.domain.fleet import Demand
+from runyard.domain.job import IN_PROGRESS, IN_QUEUE, EndpointId, Job, JobId, JobState, WorkerId
+from runyard.ports.stores import JobCounts, JobPage, JobQuery
+
+LIST_SCAN_MAX = 10_000
+"""Entries one `list` looks at; a page may be short and still have a `next`."""
+
+
+class Entry:
+    __slots__ = ("change", "chunks", "drained", "due_second", "home", "job", "number", "rank")
+
+    def __init__(self, job: Job, number: int) -> None:
+        self.job = job
+        self.number = number
+        """Counts the jobs of an endpoint as they come."""
+        self.rank = 0
+        """Its place in the queue: who waits longest has the lowest."""
+        self.change = 0
+        """Number of its last change; for a store that writes changes down."""
+        self.home = 0
+        """Where it is written down whole."""
+        self.due_second = -1
+        """The bucket it is in."""
+        self.chunks: list[bytes] | None = None
+        """Stream output; few jobs have any."""
+        self.drained = 0
+
+
+class Before(NamedTuple):
+    """An entry as it was, so that changes to it can be undone. `chunks` is the list itself, which only grows."""
+
+    job: Job
+    chunks: list[bytes] | None
+    chunk_count: int
+    drained: int
+
+    @classmethod
+    def of(cls, entry: Entry) -> Before:
+        return cls(entry.job, entry.chunks, len(entry.chunks or ()), entry.drained)
+
+
+class Totals(NamedTuple):
+    """What an endpoint has seen, which outlives its jobs."""
+
+    ended: dict[JobState, int]
+    retried: int
+    next_number: int
+
+
+class _Shelf:
+    __slots__ = ("ended", "entries", "in_progress", "next_number", "pressing", "retried", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[JobId, Entry] = OrderedDict()
+        self.pressing: OrderedDict[JobId, Entry] = OrderedDict()
+        self.entries: dict[int, Entry] = {}
+        self.next_number = 1
+        self.in_progress = 0
+        self.retried = 0
+        self.ended: dict[JobState, int] = dict.fromkeys(JobState, 0)
+
+
+class JobIndex:
+    """What `JobStore` asks for, at once and without a promise to keep it. Holds at most `bytes_max` bytes of payload."""
+
+    def __init__(self, *, bytes_max: int = 1 << 31) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: dict[JobId, Entry] = {}
+        self._shelves: dict[EndpointId, _Shelf] = {}
+        self._buckets: dict[int, set[JobId]] = {}
+        self._seconds: list[int] = []
+        self._first = self._last = 0
+        """Ranks of the first and the last place that were ever given."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def payload_bytes(self) -> int:
+        return self._bytes
+
+    def add(self, job: Job) -> Entry:
+        if job.id in self._entries:
+            raise Conflict(f"job {job.id} exists already")
+        self._reserve(_size(job))
+        shelf = self._shelf(job.endpoint_id)
+        entry = Entry(job, shelf.next_number)
+        shelf.next_number += 1
+        shelf.entries[entry.number] = entry
+        self._entries[job.id] = entry
+        self._enter(shelf, entry, None)
+        self._schedule(entry)
+        return entry
+
+    def restore(self, entry: Entry) -> None:
+        """Put back what was written down. Waiting jobs are to come in the order of their rank."""
+        job, rank, shelf = entry.job, entry.rank, self._shelf(entry.job.endpoint_id)
+        self._bytes += _size(job) + _chunks_size(entry)
+        self._entries[job.id] = shelf.entries[entry.number] = entry
+        shelf.next_number = max(shelf.next_number, entry.number + 1)
+        self._enter(shelf, entry, None)
+        shelf.ended[job.state] -= job.terminal  # Totals are written down by themselves.
+        entry.rank = rank
+        self._first, self._last = min(self._first, rank), max(self._last, rank)
+        self._schedule(entry)
+
+    def undo(self, entry: Entry, before: Before | None) -> None:
+        """Make it what it was before changes that could not be kept; None: it was not there."""
+        shelf, job = self._shelf(entry.job.endpoint_id), entry.job
+        if before is None:
+            shelf.ended[job.state] -= job.terminal
+            self._delete(shelf, entry)
+            return
+        was, moved = before.job, job.state is not before.job.state
+        if job.terminal and (moved or job.run != was.run):
+            shelf.ended[job.state] -= 1
+        if was.terminal and moved:
+            shelf.ended[was.state] -= 1  # Moving it back will count it again.
+        if job.run == was.run:
+            shelf.retried -= max(0, job.attempts_lost - was.attempts_lost)
+        self._bytes -= _chunks_size(entry)
+        entry.chunks, entry.drained = before.chunks and before.chunks[: before.chunk_count], before.drained
+        self._bytes += _chunks_size(entry)
+        self._move(shelf, entry, before.job)
+
+    def totals(self, endpoint_id: EndpointId) -> Totals:
+        shelf = self._shelf(endpoint_id)
+        return Totals(ended=dict(shelf.ended), retried=shelf.retried, next_number=shelf.next_number)
+
+    def set_totals(self, endpoint_id: EndpointId, totals: Totals) -> None:
+        shelf = self._shelf(endpoint_id)
+        shelf.ended |= totals.ended
+        shelf.retried, shelf.next_number = totals.retried, max(shelf.next_number, totals.next_number)
+
+    @property
+    def endpoints(self) -> list[EndpointId]:
+        return list(self._shelves)
+
+    def find(self, endpoint_id: EndpointId, job_id: JobId) -> Entry | None:
+        entry = self._entries.get(job_id)
+        return entry if entry is not None and entry.job.endpoint_id == endpoint_id else None
+
+    def entry(self, job_id: JobId) -> Entry | None:
+        return self._entries.get(job_id)
+
+    def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        entry = self._entries.get(job_id)
+        return entry.job if entry is not None and entry.job.endpoint_id == endpoint_id else None
+
+    def takeable(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int) -> list[Entry]:
+        shelf = self._shelves.get(endpoint_id)
+        if shelf is None or not shelf.waiting:
+            return []
+        chosen: list[Entry] = []
+        for entry in shelf.waiting.values():
+            if worker_id not in entry.job.fenced_from:
+                chosen.append(entry)
+                if len(chosen) == limit:
+                    break
+        return chosen
+
+    def current(self, job: Job) -> Entry | None:
+        """The entry of a job that is still as `job` is."""
+        entry = self._entries.get(job.id)
+        return entry if entry is not None and (entry.job is job or entry.job == job) else None
+
+    def change(self, entry: Entry, job: Job) -> None:
+        if job.state is IN_QUEUE:
+            self._forget_output(entry)
+        self._move(self._shelf(job.endpoint_id), entry, job)
+
+    def remove(self, entry: Entry) -> None:
+        self._delete(self._shelf(entry.job.endpoint_id), entry)
+
+    def waiting(self, endpoint_id: EndpointId, limit: int) -> list[Entry]:
+        """The first in the queue."""
+        return list(islice(self._shelf(endpoint_id).waiting.values(), limit))
+
+    def remove_endpoint(self, endpoint_id: EndpointId) -> None:
+        shelf = self._shelves.pop(endpoint_id, None)
+        if shelf is not None:
+            for entry in list(shelf.entries.values()):
+                self._delete(shelf, entry)
+
+    def leased_as(self, job: Job) -> Entry | None:
+        """The entry of a running job whose lease is that of `job`."""
+        entry = self._entries.get(job.id)
+        return entry if entry is not None and entry.job.state is IN_PROGRESS and entry.job.lease == job.lease else None
+
+    def last_leased_as(self, job: Job) -> Entry | None:
+        """The entry of a job whose lease is, or at its end was, that of `job`."""
+        entry = self._entries.get(job.id)
+        return entry if entry is not None and entry.job.lease == job.lease else None
+
+    def append_output(self, entry: Entry, chunks: Sequence[bytes]) -> None:
+        self._reserve(sum(map(len, chunks)))
+        if entry.chunks is None:
+            entry.chunks = []
+        entry.chunks.extend(chunks)
+
+    def drain_output(self, entry: Entry, bytes_max: int | None) -> list[bytes]:
+        page = self.read_output(entry, entry.drained, bytes_max)
+        entry.drained += len(page)
+        return page
+
+    def read_output(self, entry: Entry, after: int, bytes_max: int | None) -> list[bytes]:
+        return list(_within(entry.chunks or [], after, bytes_max))
+
+    def due(self, now: float, limit: int) -> list[Job]:
+        found: list[Job] = []
+        for second in sorted(s for s in self._passed_seconds(now)):
+            bucket = self._buckets[second]
+            jobs = (self._entries[job_id].job for job_id in bucket)
+            found += islice((job for job in jobs if job.due_at <= now), limit - len(found))
+            if len(found) >= limit:
+                break
+        return sorted(found, key=lambda job: job.due_at)
+
+    def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
+        shelf = self._shelf(endpoint_id)
+        pressing = [entry.job for entry in islice(shelf.pressing.values(), limit)]
+        return Demand(
+            queued=len(shelf.waiting),
+            pressing=len(pressing),
+            overdue=sum(1 for job in pressing if job.queued_at <= overdue_at),
+            oldest_at=min((job.queued_at for job in pressing), default=None),
+            next_at=min((job.queued_at for job in pressing if job.queued_at > overdue_at), default=None),
+            in_progress=shelf.in_progress,
+        )
+
+    def counts(self, endpoint_id: EndpointId) -> JobCounts:
+        shelf = self._shelf(endpoint_id)
+        return JobCounts(
+            completed=shelf.ended[JobState.COMPLETED],
+            failed=shelf.ended[JobState.FAILED],
+            cancelled=shelf.ended[JobState.CANCELLED],
+            timed_out=shelf.ended[JobState.TIMED_OUT],
+            retried=shelf.retried,
+            in_queue=len(shelf.waiting),
+            in_progress=shelf.in_progress,
+        )
+
+    def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
+        shelf = self._shelf(endpoint_id)
+        top = shelf.next_number if query.after is None else min(int(query.after), shelf.next_number)
+        bottom = max(1, top - LIST_SCAN_MAX)
+        jobs: list[Job] = []
+        for number in range(top - 1, bottom - 1, -1):
+            entry = shelf.entries.get(number)
+            if entry is not None and _matches(entry.job, query):
+                jobs.append(entry.job)
+                if len(jobs) == query.limit:
+                    return JobPage(jobs=tuple(jobs), next=str(number) if number > 1 else None)
+        return JobPage(jobs=tuple(jobs), next=str(bottom) if bottom > 1 else None)
+
+    def _shelf(self, endpoint_id: EndpointId) -> _Shelf:
+        shelf = self._shelves.get(endpoint_id)
+        if shelf is None:
+            shelf = self._shelves[endpoint_id] = _Shelf()
+        return shelf
+
+    def _reserve(self, size: int) -> None:
+        if self._bytes + size > self._bytes_max:
+            raise TooBusy(
+                f"the job store is full ({self._bytes_max} bytes of payload); retry later, or raise store_bytes_max"
+            )
+        self._bytes += size
+
+    def _move(self, shelf: _Shelf, entry: Entry, job: Job) -> None:
+        was, entry.job = entry.job, job
+        if job.output is not was.output or job.error is not was.error:
+            self._bytes += _result_size(job) - _result_size(was)
+        # One that goes on waiting keeps its place: setting its lifetime must not send it to the end.
+        if job.state is not was.state:
+            self._leave(shelf, was)
+            self._enter(shelf, entry, was.state)
+            shelf.retried += job.state is IN_QUEUE and job.attempts_lost > was.attempts_lost
+        self._schedule(entry)
+
+    def _enter(self, shelf: _Shelf, entry: Entry, before: JobState | None) -> None:
+        job = entry.job
+        state = job.state
+        if state is IN_QUEUE:
+            shelf.waiting[job.id] = entry
+            if not job.policy.low_priority:
+                shelf.pressing[job.id] = entry
+            if before is IN_PROGRESS:
+                self._first -= 1
+                entry.rank = self._first
+                shelf.waiting.move_to_end(job.id, last=False)
+                if not job.policy.low_priority:
+                    shelf.pressing.move_to_end(job.id, last=False)
+            else:
+                self._last += 1
+                entry.rank = self._last
+        elif state is IN_PROGRESS:
+            shelf.in_progress += 1
+        else:
+            shelf.ended[state] += 1
+
+    def _leave(self, shelf: _Shelf, job: Job) -> None:
+        if job.state is IN_QUEUE:
+            del shelf.waiting[job.id]
+            shelf.pressing.pop(job.id, None)
+        elif job.state is IN_PROGRESS:
+            shelf.in_progress -= 1
+
+    def _schedule(self, entry: Entry) -> None:
+        """Put it into the bucket of its due second."""
+        second = int(entry.job.due_at)
+        if second == entry.due_second:
+            return
+        self._unschedule(entry)
+        entry.due_second = second
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._new_bucket(second)
+        bucket.add(entry.job.id)
+
+    def _unschedule(self, entry: Entry) -> None:
+        bucket = self._buckets.get(entry.due_second)
+        if bucket is not None:
+            bucket.discard(entry.job.id)
+
+    def _delete(self, shelf: _Shelf, entry: Entry) -> None:
+        self._leave(shelf, entry.job)
+        self._unschedule(entry)
+        self._forget_output(entry)
+        self._bytes -= _size(entry.job)
+        shelf.entries.pop(entry.number, None)
+        del self._entries[entry.job.id]
+
+    def _forget_output(self, entry: Entry) -> None:
+        self._bytes -= _chunks_size(entry)
+        entry.chunks, entry.drained = None, 0
+
+    def _new_bucket(self, second: int) -> set[JobId]:
+        bucket = self._buckets[second] = set()
+        heapq.heappush(self._seconds, second)
+        return bucket
+
+    def _passed_seconds(self, now: float) -> Iterator[int]:
+        """Seconds up to now whose buckets hold jobs; empty ones that lie wholly in the past are dropped on the way."""
+        kept: list[int] = []
+        while self._seconds and self._seconds[0] <= now:
+            second = heapq.heappop(self._seconds)
+            if self._buckets[second] or second + 1 > now:
+                kept.append(second)
+                yield second
+            else:
+                del self._buckets[second]
+        for second in kept:
+            heapq.heappush(self._seconds, second)
+
+
+def _size(job: Job) -> int:
+    return len(job.input) + len(job.s3_config or b"") + len(job.webhook or "") + _result_size(job)
+
+
+def _result_size(job: Job) -> int:
+    return len(job.output or b"") + len(job.error or "")
+
+
+def _chunks_size(entry: Entry) -> int:
+    return 0 if entry.chunks is None else sum(map(len, entry.chunks))
+
+
+def _within(chunks: list[bytes], start: int, bytes_max: int | None) -> Iterator[bytes]:
+    """From `start` on. By index: a copy of what is left would cost a long stream its length for each page."""
+    total = 0
+    for number in range(start, len(chunks)):
+        chunk = chunks[number]
+        total += len(chunk)
+        if bytes_max is not None and total > bytes_max and total > len(chunk):
+            return
+        yield chunk
+
+
+def _matches(job: Job, query: JobQuery) -> bool:
+    if query.states and job.state not in query.states:
+        return False
+    return query.worker_id is None or (job.lease is not None and job.lease.worker_id == query.worker_id)

@@ -1,0 +1,282 @@
+"""What the journal says, and the state that it amounts to.
+
+    Written   a job in full, when it comes and again when the journal is cleaned
+    Moved     what every step of a job changes
+    Said      chunks of its stream output
+    Read      how many of them have been drained
+    Totals    what an endpoint has seen so far
+    Gone      an endpoint is deleted with all it had
+
+A batch is a MessagePack array of records, each an array that begins with its tag. Later records win. A record about a job
+that is not known (any more) says nothing: the journal is cleaned from its beginning.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from runyard.adapters.stores import index
+from runyard.adapters.stores.index import Entry, JobIndex
+from runyard.domain.job import (
+    DEFAULT_POLICY,
+    IN_QUEUE,
+    EndpointId,
+    ExecutionPolicy,
+    Job,
+    JobId,
+    JobState,
+    Lease,
+    WorkerId,
+)
+
+FORMAT = 1
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    pass
+
+
+class Life(Record):
+    """What steps change; times are Unix seconds."""
+
+    state: str
+    queued_at: float
+    expires_at: float
+    run: int
+    attempts_lost: int
+    fenced_from: list[str]
+    worker_id: str | None
+    taken_at: float
+    finished_at: float | None
+    output: bytes | None
+    error: str | None
+
+
+class Written(Record, tag=1):
+    id: str
+    endpoint_id: str
+    number: int
+    rank: int
+    input: bytes
+    created_at: float
+    execution_timeout_s: float
+    retention_s: float
+    policy: tuple[float | None, float, bool] | None
+    webhook: str | None
+    s3_config: bytes | None
+    life: Life
+    chunks: list[bytes]
+    drained: int
+
+
+class Moved(Record, tag=2):
+    id: str
+    rank: int
+    life: Life
+
+
+class Said(Record, tag=3):
+    id: str
+    chunks: Sequence[bytes]
+
+
+class Read(Record, tag=4):
+    id: str
+    drained: int
+
+
+class Totals(Record, tag=5):
+    endpoint_id: str
+    ended: dict[str, int]
+    retried: int
+    next_number: int
+
+
+class Gone(Record, tag=6):
+    endpoint_id: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Written | Moved | Said | Read | Totals | Gone]).decode
+
+
+def batch(records: Sequence[bytes]) -> bytes:
+    """One row of the journal."""
+    return b"".join((b"\xdd", struct.pack(">I", len(records)), *records))
+
+
+def jobs_in(row: bytes) -> list[JobId]:
+    """The jobs that this row holds in full."""
+    return [JobId(record.id) for record in _decode(row) if isinstance(record, Written)]
+
+
+def written(entry: Entry) -> bytes:
+    job = entry.job
+    return _encode(
+        Written(
+            id=job.id,
+            endpoint_id=job.endpoint_id,
+            number=entry.number,
+            rank=entry.rank,
+            input=job.input,
+            created_at=job.created_at,
+            execution_timeout_s=job.execution_timeout_s,
+            retention_s=job.retention_s,
+            policy=None if job.policy is DEFAULT_POLICY else _policy(job.policy),
+            webhook=job.webhook,
+            s3_config=job.s3_config,
+            life=_life(job),
+            chunks=entry.chunks or [],
+            drained=entry.drained,
+        )
+    )
+
+
+def moved(entry: Entry) -> bytes:
+    return _encode(Moved(entry.job.id, entry.rank, _life(entry.job)))
+
+
+def said(job_id: JobId, chunks: Sequence[bytes]) -> bytes:
+    return _encode(Said(job_id, chunks))
+
+
+def read(entry: Entry) -> bytes:
+    return _encode(Read(entry.job.id, entry.drained))
+
+
+def totals(endpoint_id: EndpointId, of: index.Totals) -> bytes:
+    return _encode(Totals(endpoint_id, {state.value: n for state, n in of.ended.items()}, of.retried, of.next_number))
+
+
+def gone(endpoint_id: EndpointId) -> bytes:
+    return _encode(Gone(endpoint_id))
+
+
+def replay(rows: Iterable[tuple[int, bytes]], into: JobIndex, now: float) -> None:
+    """Bring an empty index to the state that the rows (number, batch) tell. Jobs that have expired are left out."""
+    state = _Replay()
+    for number, row in rows:
+        for record in _decode(row):
+            state.apply(record, number)
+    state.restore(into, now)
+
+
+class _Replay:
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.totals: dict[str, index.Totals] = {}
+
+    def apply(self, record: Record, number: int) -> None:
+        match record:
+            case Written():
+                entry = _entry(record)
+                entry.home = number
+                self.entries[record.id] = entry
+                self._seen(record.endpoint_id, record.number)
+            case Totals():
+                ended = {JobState(state): n for state, n in record.ended.items()}
+                self.totals[record.endpoint_id] = index.Totals(ended, record.retried, record.next_number)
+            case Gone():
+                self.totals.pop(record.endpoint_id, None)
+                self.entries = {i: e for i, e in self.entries.items() if e.job.endpoint_id != record.endpoint_id}
+            case Moved() | Said() | Read() if (known := self.entries.get(record.id)) is not None:
+                self._change(known, record)
+            case _:
+                pass
+
+    def _change(self, entry: Entry, record: Moved | Said | Read) -> None:
+        match record:
+            case Moved():
+                was, entry.rank = entry.job, record.rank
+                entry.job = _lived(was, record.life)
+                self._count(was, entry.job)
+                if entry.job.state is IN_QUEUE:
+                    entry.chunks, entry.drained = None, 0
+            case Said():
+                entry.chunks = [*(entry.chunks or ()), *record.chunks]
+            case Read():
+                entry.drained = record.drained
+
+    def _count(self, was: Job, job: Job) -> None:
+        totals = self.totals[job.endpoint_id]
+        if job.terminal and not was.terminal:
+            totals.ended[job.state] = totals.ended.get(job.state, 0) + 1
+        if job.state is IN_QUEUE and job.attempts_lost > was.attempts_lost:
+            self.totals[job.endpoint_id] = totals._replace(retried=totals.retried + 1)
+
+    def _seen(self, endpoint_id: str, number: int) -> None:
+        totals = self.totals.get(endpoint_id) or index.Totals({}, 0, 1)
+        self.totals[endpoint_id] = totals._replace(next_number=max(totals.next_number, number + 1))
+
+    def restore(self, into: JobIndex, now: float) -> None:
+        for entry in sorted(self.entries.values(), key=lambda entry: entry.rank):
+            if entry.job.expires_at > now:
+                into.restore(entry)
+        for endpoint_id, totals in self.totals.items():
+            into.set_totals(EndpointId(endpoint_id), totals)
+
+
+def _entry(record: Written) -> Entry:
+    policy = DEFAULT_POLICY
+    if record.policy is not None:
+        timeout_s, ttl_s, low_priority = record.policy
+        timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
+        policy = ExecutionPolicy(execution_timeout=timeout, ttl=timedelta(seconds=ttl_s), low_priority=low_priority)
+    job = Job(
+        id=JobId(record.id),
+        endpoint_id=EndpointId(record.endpoint_id),
+        input=record.input,
+        created_at=record.created_at,
+        queued_at=record.life.queued_at,
+        execution_timeout_s=record.execution_timeout_s,
+        expires_at=record.life.expires_at,
+        policy=policy,
+        webhook=record.webhook,
+        s3_config=record.s3_config,
+        retention_s=record.retention_s,
+    )
+    entry = Entry(_lived(job, record.life), record.number)
+    entry.rank, entry.chunks, entry.drained = record.rank, record.chunks or None, record.drained
+    return entry
+
+
+def _lived(job: Job, life: Life) -> Job:
+    return job._replace(
+        state=JobState(life.state),
+        queued_at=life.queued_at,
+        expires_at=life.expires_at,
+        run=life.run,
+        attempts_lost=life.attempts_lost,
+        fenced_from=frozenset(map(WorkerId, life.fenced_from)),
+        lease=None if life.worker_id is None else Lease(WorkerId(life.worker_id), life.taken_at),
+        finished_at=life.finished_at,
+        output=life.output,
+        error=life.error,
+    )
+
+
+def _life(job: Job) -> Life:
+    lease: Any = job.lease or (None, 0.0)
+    return Life(
+        job.state,
+        job.queued_at,
+        job.expires_at,
+        job.run,
+        job.attempts_lost,
+        list(job.fenced_from),
+        lease[0],
+        lease[1],
+        job.finished_at,
+        job.output,
+        job.error,
+    )
+
+
+def _policy(policy: ExecutionPolicy) -> tuple[float | None, float, bool]:
+    timeout = policy.execution_timeout
+    return None if timeout is None else timeout.total_seconds(), policy.ttl.total_seconds(), policy.low_priority
