@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runyard.domain.job import WorkerId
-from tests.e2e.test_process_runtime import WAITS, House, running
+from tests.e2e.test_process_runtime import WAITS, House, running, started
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate")
 
@@ -199,7 +199,7 @@ async def test_nobody_leaves_the_namespace(house: House) -> None:
         "import subprocess; subprocess.Popen(['env', '-i', 'setsid', 'sleep', '98764'])" + WAITS,
     )
     await house.listener.said("w1", "up")
-    assert running("sleep 98764")
+    await started("sleep 98764")
 
     await house.runtime.stop(WorkerId("w1"), timedelta(0))
     assert running("sleep 98764") == []

@@ -1,5 +1,6 @@
 """Workers as real processes: what the contract suite cannot ask of every runtime."""
 
+import asyncio
 import json
 import os
 import stat
@@ -101,6 +102,13 @@ def running(mark: str) -> list[str]:
         except OSError:
             continue
     return [line for line in found if mark in line]
+
+
+async def started(mark: str) -> None:
+    """Until a process runs whose command line holds `mark`: on its way there it is other programs, and for moments none."""
+    async with asyncio.timeout(10):
+        while not running(mark):  # noqa: ASYNC110 - The kernel tells nobody.
+            await asyncio.sleep(0.01)
 
 
 @both_ways
@@ -235,7 +243,7 @@ async def test_a_platform_that_was_killed_leaves_nothing_to_the_next(
     with platform:
         assert platform.stdout is not None
         assert platform.stdout.readline() == "up\n"
-        assert running("sleep 98763")
+        await started("sleep 98763")
         platform.kill()
 
     house = House(root, isolated=isolated)

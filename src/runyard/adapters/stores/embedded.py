@@ -37,10 +37,19 @@ class EmbeddedJobs:
     """A `JobStore` in the file `path`, which is opened, and read, at once; `close` it at the end.
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
-    it survives the end of any process.
+    it survives the end of any process. A journal of less than `clean_from_bytes` is never cleaned.
     """
 
-    def __init__(self, path: Path, *, now: float, bytes_max: int = 1 << 31, synced: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: float,
+        bytes_max: int = 1 << 31,
+        synced: bool = True,
+        clean_from_bytes: int = CLEAN_FROM_BYTES,
+    ) -> None:
+        self._clean_from_bytes = clean_from_bytes
         self._index = JobIndex(bytes_max=bytes_max)
         self._journal = Journal(path, synced=synced)
         records.replay(self._journal.load(), self._index, now)
@@ -212,7 +221,7 @@ class EmbeddedJobs:
 
     def _is_unclean(self) -> bool:
         alive = self._index.payload_bytes + len(self._index) * ENTRY_BYTES
-        return self._journal.bytes > CLEAN_FROM_BYTES + 2 * alive
+        return self._journal.bytes > self._clean_from_bytes + 2 * alive
 
     async def _clean(self) -> None:
         while self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):

@@ -1,0 +1,124 @@
+"""What the embedded store promises beyond its port: it remembers, cleans up behind itself, and survives a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from runyard.adapters.stores.embedded import EmbeddedJobs
+from runyard.domain.errors import RunyardError, TooBusy
+from runyard.domain.job import JobState
+from runyard.ports.stores import JobQuery
+from tests.builders import ENDPOINT, START, a_job
+from tests.contract.job_stores import A, B, kept, saved, stored, taken
+
+
+def opened(path: Path, *, now: float = START, clean_from_bytes: int = 1 << 20) -> EmbeddedJobs:
+    return EmbeddedJobs(path / "jobs.db", now=now, clean_from_bytes=clean_from_bytes)
+
+
+def full(store: EmbeddedJobs, *, now: bool) -> None:
+    """A disk that takes nothing more, whoever opens the file."""
+    trouble = "create trigger no_room before insert on journal begin select raise(fail, 'disk is full'); end"
+    database = store._journal._database  # pyright: ignore[reportPrivateUsage]
+    database.execute(trouble if now else "drop trigger no_room")
+
+
+async def test_jobs_their_output_and_their_order_are_there_again(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    await stored(store, "a", "b", "c", "d")
+    first, second = await store.take(ENDPOINT, A, 2, START)
+    await store.append_output(first, [b"1", b"2", b"3"])
+    await store.drain_output(first, 1)
+    await saved(store, second, second.lose_worker(START, "it died"))
+    await store.close()
+
+    store = opened(tmp_path)
+    assert first == await kept(store, first)
+    assert [b"2", b"3"] == await store.drain_output(first, None)
+    assert 1 == (await store.counts(ENDPOINT)).retried
+    assert ["b", "c", "d"] == await taken(store, B, limit=9)
+    await store.close()
+
+
+async def test_what_has_expired_meanwhile_is_gone(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    await stored(store, "a", "b", expires_at=START + 50)
+    await stored(store, "c")
+    await store.close()
+
+    store = opened(tmp_path, now=START + 50)
+    assert ["c"] == [job.id for job in (await store.list(ENDPOINT, JobQuery())).jobs]
+    await store.close()
+
+
+async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path: Path) -> None:
+    store = opened(tmp_path, clean_from_bytes=1 << 16)
+    await stored(store, "second", "third", "first")
+    leased = [await store.take(ENDPOINT, B, 1, START) for _ in range(3)]
+    for [job] in (leased[1], leased[0], leased[2]):
+        await saved(store, job, job.give_back())
+    for number in range(300):
+        running = a_job(f"job-{number}", input=b"1" * 2000).take(A, START)
+        await store.add(running)
+        await store.remove(await saved(store, running, running.complete(b"2" * 2000, START)))
+    counts = await store.counts(ENDPOINT)
+    await store.close()
+    assert (tmp_path / "jobs.db").stat().st_size < 600_000, "1.2 MB went through it"
+
+    store = opened(tmp_path)
+    assert counts == await store.counts(ENDPOINT)
+    assert 300 == counts.completed
+    assert ["first", "second", "third"] == await taken(store, B, limit=9)
+    await store.close()
+
+
+async def test_a_full_disk_refuses_what_is_new_shows_what_is_there_and_needs_no_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    [job] = await stored(store, "a")
+    full(store, now=True)
+
+    with pytest.raises(TooBusy, match="cannot write"):
+        await store.add(a_job("b", input=b"1" * 100_000))
+    assert [] == await store.take(ENDPOINT, A, 1, START), "what cannot be leased waits on"
+    assert job == await kept(store, job)
+    assert 1 == (await store.counts(ENDPOINT)).in_queue
+    full(store, now=False)
+    await stored(store, "b")
+    assert ["a", "b"] == await taken(store, limit=9)
+    await store.close()
+
+
+async def test_nobody_sees_a_change_before_it_is_kept(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    [job] = await stored(store, "a")
+    full(store, now=True)
+    ending = asyncio.create_task(store.save(job.cancel(START), job))
+    await asyncio.sleep(0)
+
+    assert JobState.IN_QUEUE == (await kept(store, job)).state, "the change could not be kept"
+    with pytest.raises(TooBusy):
+        await ending
+    full(store, now=False)
+    await store.close()
+
+
+async def test_many_who_come_at_once_share_a_commit(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    await asyncio.gather(*(store.add(a_job(f"job-{number}")) for number in range(500)))
+
+    journal = store._journal  # pyright: ignore[reportPrivateUsage]
+    assert journal._row <= 3  # pyright: ignore[reportPrivateUsage]
+    await store.close()
+
+
+async def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    await stored(store, "a")
+    store._journal._database.execute("update journal set format = 99")  # pyright: ignore[reportPrivateUsage]
+    await store.close()
+
+    with pytest.raises(RunyardError, match="format 99"):
+        opened(tmp_path)
