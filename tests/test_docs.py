@@ -143,7 +143,11 @@ def test_the_tree_on_the_architecture_page_is_that_of_the_code() -> None:
 def hot_routes(paths: Paths, base: str, *names: str) -> set[tuple[str, str]]:
     """The last of `names` is the job's; the ones before it are in every path."""
     *always, job = names
-    tables = ((paths._plain, "".join(always)), (paths._with_job, "".join((*always, job))))
+    tables = (
+        (paths._plain, "".join(always)),
+        (paths._with_job, "".join((*always, job))),
+        (paths._with_path, "".join((*always, "/{path}"))),
+    )
     return {
         (method.decode(), f"{base}/{word}{rest}")
         for table, rest in tables

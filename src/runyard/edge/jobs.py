@@ -11,7 +11,7 @@ from runyard.domain.errors import BadRequest, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies
+from runyard.edge import bodies, events, openai
 from runyard.edge.exchange import Exchange, Route
 from runyard.edge.paths import Paths
 from runyard.ports.stores import JobQuery
@@ -80,6 +80,8 @@ class JobRoutes:
         self._fleet = fleet
         self._keys = keys
         self._limits = limits
+        self._events = events.StreamEvents(jobs)
+        of_openai = self._of_endpoint(openai.OpenAI(jobs).answer)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
         def route(
@@ -105,13 +107,22 @@ class JobRoutes:
             "retry": route(self._retry, post),
             "requests": route(self._request, get),
         }
-        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS)
+        with_path = {
+            "openai": Route(
+                of_openai,
+                get | post,
+                runsync_bytes_max,
+                admit=self._admit_within("openai") if limits.covers("openai") else self._admit,
+                error_body=openai.error_body,
+            ),
+        }
+        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS, with_path=with_path)
 
     def _admit(self, x: Exchange) -> ApiKey:
         protocol = x.protocol
-        proven = (self._keys.version, x.authorization)
+        proven = (self._keys.version, x.head.authorization)
         if protocol.proven != proven:
-            protocol.caller = self._keys.authenticate(x.authorization)
+            protocol.caller = self._keys.authenticate(x.head.authorization)
             protocol.proven = proven
         return protocol.caller
 
@@ -156,6 +167,9 @@ class JobRoutes:
         self._hold(x, job.id, _wait(x, STATUS_SYNC_HOLD_S), self._answer_when_ended)()
 
     async def _stream(self, x: Exchange, endpoint: Endpoint) -> None:
+        if events.wanted(x):
+            await self._events.answer(x, endpoint)
+            return
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
         self._hold(x, job.id, _wait(x, STREAM_HOLD_S), self._answer_with_chunks)()
 

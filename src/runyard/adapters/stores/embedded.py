@@ -147,6 +147,13 @@ class EmbeddedJobs:
             self._say(entry, records.read(entry))
         return page
 
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        while (entry := self._index.last_leased_as(job)) is not None:
+            if entry.change <= self._journal.kept:
+                return self._index.read_output(entry, after, bytes_max)
+            await self._settled(entry.change)
+        return []
+
     async def due(self, now: float, limit: int) -> list[Job]:
         return self._index.due(now, limit)
 

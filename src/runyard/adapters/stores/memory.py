@@ -66,6 +66,10 @@ class MemoryJobs:
         entry = self._index.entry(job.id)
         return [] if entry is None else self._index.drain_output(entry, bytes_max)
 
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        entry = self._index.last_leased_as(job)
+        return [] if entry is None else self._index.read_output(entry, after, bytes_max)
+
     async def due(self, now: float, limit: int) -> list[Job]:
         return self._index.due(now, limit)
 
