@@ -1,4 +1,4 @@
-"""What the official Python client makes of a limit. No worker runs, so the limits are those without any."""
+"""What the official clients for Python make of a limit. No worker runs, so the limits are those without any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import aiohttp
+import openai
 import pytest
 import requests
 import runpod
@@ -17,6 +18,7 @@ WINDOW_S = 3
 LIMITS = {
     "RUNYARD_LIMITS": "runpod",
     "RUNYARD_LIMITS_RUN": f"{{ requests = 2, window_s = {WINDOW_S} }}",
+    "RUNYARD_LIMITS_OPENAI": f"{{ requests = 1, window_s = {WINDOW_S} }}",
     "RUNYARD_LIMITS_STATUS": f"{{ requests = 2, window_s = {WINDOW_S} }}",
 }
 JOB = {"input": {"do": "return", "value": 1}}
@@ -56,6 +58,23 @@ def test_a_status_beyond_the_limit_comes_late_and_the_program_notices_nothing(li
 
     assert ["IN_QUEUE"] * 3 == [job.status() for _ in range(3)]
     assert 1 <= time.monotonic() - began < 2 * WINDOW_S
+
+
+@pytest.mark.row("F037")
+def test_an_openai_client_asks_again_when_told_and_else_raises_what_it_calls_a_rate_limit(limited: Endpoint) -> None:
+    platform = limited.platform
+    client = openai.OpenAI(base_url=f"{platform.url}/v2/{limited.id}/openai/v1", api_key=platform.key, timeout=0.5)
+    impatient, patient = client.with_options(max_retries=0), client.with_options(max_retries=1)
+    with client:
+        with pytest.raises(openai.APITimeoutError):  # It is taken, and there is no worker.
+            impatient.models.list()
+        with pytest.raises(openai.RateLimitError, match="1 openai requests in 3 s"):
+            impatient.models.list()
+        began = time.monotonic()
+        with pytest.raises(openai.APITimeoutError):
+            patient.models.list()
+
+    assert 1 < time.monotonic() - began < 2 * WINDOW_S
 
 
 @pytest.mark.row("F038")

@@ -62,8 +62,8 @@ def purge(client: Client) -> Call:
     [
         pytest.param(run, "run", 1000, 200, marks=pytest.mark.row("F036", "F041")),
         pytest.param(status, "status", 2000, 404, marks=pytest.mark.row("F041")),
-        (status_sync, "status", 2000, 404),
-        (stream, "stream", 2000, 404),
+        pytest.param(status_sync, "status", 2000, 404, marks=pytest.mark.row("F037")),
+        pytest.param(stream, "stream", 2000, 404, marks=pytest.mark.row("F037")),
         pytest.param(cancel, "cancel", 100, 404, marks=pytest.mark.row("F038")),
         pytest.param(purge, "purge-queue", 2, 200, marks=pytest.mark.row("F038")),
     ],
@@ -86,6 +86,7 @@ async def test_the_preset_takes_so_many_requests_in_10_seconds(
         assert answer == (await ask(yard.client)).status
 
 
+@pytest.mark.row("F037")
 async def test_the_preset_takes_so_many_synchronous_requests_in_10_seconds() -> None:
     async with limited() as yard:
         worker = yard.worker()
@@ -110,9 +111,15 @@ async def test_who_comes_back_when_told_is_taken(looptime: object) -> None:
         assert 200 == (await run(yard.client)).status
 
 
+@pytest.mark.row("F037")
 @pytest.mark.parametrize(
     ("path", "setting"),
-    [("/runsync", "limits_runsync"), ("/stream/{job}", "limits_stream"), ("/status-sync/{job}", "limits_status")],
+    [
+        ("/runsync", "limits_runsync"),
+        ("/stream/{job}", "limits_stream"),
+        ("/status-sync/{job}", "limits_status"),
+        ("/openai/v1/chat/completions", "limits_openai"),
+    ],
 )
 async def test_the_preset_takes_so_many_requests_at_once(path: str, setting: str) -> None:
     async with limited() as yard:
@@ -123,7 +130,7 @@ async def test_the_preset_takes_so_many_requests_at_once(path: str, setting: str
         refused = await yard.client.post(path, {"input": 1})
 
         assert (429, "1") == (refused.status, refused.headers["retry-after"])
-        assert all(word in refused.json()["error"] for word in ("400", "open", "in_flight", setting))
+        assert all(word in refused.body for word in (b"400", b"open", b"in_flight", setting.encode()))
         held.pop().leave()
         held.pop().leave()
         await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
@@ -186,6 +193,41 @@ async def test_a_waiting_request_that_is_answered_is_no_longer_open(looptime: ob
             assert 200 == (await yard.client.post("/runsync?wait=1000", {"input": 1})).status
 
         assert looptime == 3
+
+
+@pytest.mark.row("F037")
+async def test_openai_requests_of_all_paths_count_together_and_are_refused_in_their_words() -> None:
+    async with limited(limits_openai=Limit(requests=2)) as yard:
+        held = [yard.client.get("/openai/v1/models"), yard.client.post("/openai/v1/chat/completions", {"model": "m"})]
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        refused = await yard.client.get("/openai/v1/models")
+
+        assert (429, "10") == (refused.status, refused.headers["retry-after"])
+        assert ("rate_limit_error", "too_many_requests") == tuple(
+            refused.json()["error"][key] for key in ("type", "code")
+        )
+        assert "2 openai requests in 10 s" in refused.json()["error"]["message"]
+        for call in held:
+            call.leave()
+
+
+@pytest.mark.row("F037")
+async def test_a_streamed_answer_is_open_until_its_end() -> None:
+    async with limited(limits_openai=Limit(requests=100, in_flight=1)) as yard:
+        chat, worker = ("/openai/v1/chat/completions", {"model": "m", "stream": True}), yard.worker()
+        answer = yard.client.post(*chat)
+        job_id = (await worker.take()).json()["id"]
+        await worker.stream(job_id, "data: {}\n\n")
+        assert b"HTTP/1.1 200" in answer.line.received or answer.answered
+
+        assert 429 == (await yard.client.post(*chat)).status
+        await worker.done(job_id, {"output": []})
+        again = yard.client.post(*chat)
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+        assert not again.answered
+        again.leave()
+        answer.leave()
 
 
 async def test_requests_on_one_connection_count_each() -> None:
