@@ -67,11 +67,11 @@ class WorkerRoutes:
     def _worker(self, x: Exchange) -> LiveWorker:
         """The worker whose routes these are, if this is it. Raises `Unauthorized`."""
         live = self._roster.get(WorkerId(x.args[1]))
-        proven = (live, x.authorization)
+        proven = (live, x.head.authorization)
         if live is not None and live.worker.endpoint_id == x.args[0]:
             if x.protocol.proven == proven:
                 return live
-            if _opens(live, x.authorization):
+            if _opens(live, x.head.authorization):
                 x.protocol.proven = proven
                 return live
         raise Unauthorized("this worker is not known here, or its secret is not right")
