@@ -20,6 +20,7 @@ from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourse
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
+from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import RandomIds, SystemClock
@@ -43,6 +44,7 @@ from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
+from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
@@ -75,7 +77,7 @@ class Platform:
     def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
         a = adapters
         self.runtime_of = a.runtime
-        self.stores = (a.fleet, a.control)
+        self.stores = (a.store, a.fleet, a.control)
         self.broken = asyncio.Event()
         """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
         self.handing_over = False
@@ -108,6 +110,7 @@ class Platform:
             self.endpoints,
             self.fleet,
             self.access,
+            limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
         )
@@ -183,8 +186,8 @@ async def serve(settings: Settings, seat: Seat) -> None:
     """Be the server of a keeper: stand by, open when it says so, and run until it wants this server to stop or to hand
     over, or is gone itself.
     """
-    if settings.store != "memory":
-        raise BadRequest(f"store {settings.store!r} is not built yet; use --store memory")
+    if settings.store not in ("memory", "embedded"):
+        raise BadRequest(f"store {settings.store!r} is not built yet; use --store embedded or --store memory")
     line = await KeeperLine.on(seat.line)
     for number in (signal.SIGTERM, signal.SIGINT):
         # The keeper stops the platform; a signal to this process alone means the same.
@@ -285,7 +288,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         )
 
     return Adapters(
-        store=MemoryJobs(bytes_max=settings.store_bytes_max),
+        store=_job_store(settings, root),
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
@@ -295,6 +298,12 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         runtime=runtime,
         webhooks=HttpxWebhooks(own_ports=own_ports),
     )
+
+
+def _job_store(settings: Settings, root: Path) -> JobStore:
+    if settings.store == "memory":
+        return MemoryJobs(bytes_max=settings.store_bytes_max)
+    return EmbeddedJobs(root / "control.db", now=SystemClock.now(), bytes_max=settings.store_bytes_max)
 
 
 def _worker_options(settings: Settings, worker_url: str) -> WorkerOptions:

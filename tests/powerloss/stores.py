@@ -9,9 +9,11 @@ from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.stores.control import SqliteControl
+from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.account import ApiKey, KeyId, digest_of
-from runyard.domain.job import EndpointId
-from tests.builders import START, a_release, an_endpoint
+from runyard.domain.job import EndpointId, JobState
+from runyard.ports.stores import JobQuery
+from tests.builders import ENDPOINT, START, WORKER, a_job, a_release, an_endpoint
 from tests.powerloss.log import Acks
 
 BLOB_BYTES_MAX = 1 << 20
@@ -46,10 +48,34 @@ async def blobs(folder: Path, count: str) -> None:
         acks.tell(digest)
 
 
+async def jobs(folder: Path, count: str) -> None:
+    """Jobs submitted, taken, streamed and finished by several at once, while the journal is cleaned."""
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", now=START, clean_from_bytes=1 << 14)
+
+    async def live(number: int) -> None:
+        job = a_job(f"job-{number}", input=b"1" * 300)
+        await store.add(job)
+        acks.tell(f"{job.id} added")
+        for leased in await store.take(ENDPOINT, WORKER, 1, START):
+            if leased.id == job.id:
+                await store.append_output(leased, [b"2" * 300])
+                acks.tell(f"{job.id} streamed")
+            done = leased.complete(b"3" * 300, START + 1)
+            if await store.save(done, leased):
+                acks.tell(f"{leased.id} done")
+
+    for first in range(0, int(count), 8):
+        await asyncio.gather(*(live(number) for number in range(first, first + 8)))
+        for job in (await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=1))).jobs:
+            acks.tell(f"{job.id} forgotten")
+            await store.remove(job)
+    await store.close()
+
+
 async def _one(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
 if __name__ == "__main__":
     _, program, where, count = sys.argv
-    asyncio.run({"control": control, "blobs": blobs}[program](Path(where), count))
+    asyncio.run({"control": control, "blobs": blobs, "jobs": jobs}[program](Path(where), count))

@@ -10,12 +10,17 @@ import pytest
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.stores.control import SqliteControl
+from runyard.adapters.stores.embedded import EmbeddedJobs
+from runyard.domain.job import JobState
+from runyard.ports.stores import JobQuery
+from tests.builders import ENDPOINT, START
 from tests.powerloss.recording import Cut, Recording
 from tests.powerloss.rig import record
 
 pytestmark = pytest.mark.usefixtures("shim")
 
 CUTS = 200
+JOB_CUTS = 1_000
 SEED = 3
 
 
@@ -50,6 +55,31 @@ def blobs_lost(cut: Cut) -> Iterable[str]:
     missing = {ack.decode() for ack in cut.acks} - there.keys()
     wrong = {name for name, data in there.items() if hashlib.sha256(data).hexdigest() != name}
     return missing | wrong
+
+
+def jobs_lost(cut: Cut) -> Iterable[str]:
+    acks = {ack.decode() for ack in cut.acks}
+    forgotten = {ack.split()[0] for ack in acks if ack.endswith("forgotten")}
+    return {ack for ack in acks if ack.split()[0] not in forgotten} - asyncio.run(jobs_hold(cut.folder / "jobs.db"))
+
+
+async def jobs_hold(path: Path) -> set[str]:
+    store = EmbeddedJobs(path, now=START)
+    held: set[str] = set()
+    try:
+        for job in (await store.list(ENDPOINT, JobQuery(limit=10**6))).jobs:
+            held |= {f"{job.id} added"} | ({f"{job.id} done"} if job.state is JobState.COMPLETED else set())
+            held |= {f"{job.id} streamed"} if await store.drain_output(job, None) == [b"2" * 300] else set()
+    finally:
+        await store.close()
+    return held
+
+
+def test_jobs_outlive_a_power_failure(tmp_path: Path) -> None:
+    findings = recorded(tmp_path, "jobs", 160).examine(jobs_lost, cuts=JOB_CUTS, seed=SEED)
+
+    assert not findings.problems, str(findings)
+    assert findings.acks > JOB_CUTS
 
 
 def test_endpoints_and_keys_outlive_a_power_failure(tmp_path: Path) -> None:

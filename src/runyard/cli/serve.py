@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option("--worker-port", type=click.IntRange(0, 65535), help="Worker port on loopback.  [default: a free one]")
 @click.option("--data-dir", metavar="FOLDER", help="Where everything is kept.  [default: ~/.runyard]")
 @click.option("--domain", metavar="NAME", help="Domain of load-balancing endpoints.  [default: localhost]")
-@click.option("--store", metavar="STORE", help="Where jobs are kept.  [default: memory]")
+@click.option("--store", metavar="STORE", help="Where jobs are kept: memory or embedded.  [default: memory]")
 @click.option("--keeper", "seat", hidden=True, help="What a keeper gives to the server that it starts.")
 def serve(seat: str | None, **flags: Any) -> None:
     """Run the platform until SIGTERM or Ctrl-C.

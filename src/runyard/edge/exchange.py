@@ -106,6 +106,8 @@ class Connection(Protocol):
     """uvicorn's view of the transport's buffer."""
     proven: object
     """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+    caller: Any
+    """Whose they are."""
     on_room: Callable[[], object] | None
     """Called when the client has taken what it was slow to take."""
 
@@ -256,11 +258,13 @@ class Exchange:
         return not (self.response_complete or self.disconnected or self.protocol.transport.is_closing())
 
     def on_end(self, call: Callable[[], object]) -> None:
-        """Call once the request is answered or its connection is gone, whichever comes first."""
+        """Call once the request is answered or its connection is gone, whichever comes first; after earlier such calls."""
         if self.disconnected:
             call()
-        else:
+        elif (earlier := self._on_end) is None:
             self._on_end = call
+        else:
+            self._on_end = lambda: (earlier(), call())
 
     def hold(self, seconds: float, then: Callable[[], object]) -> None:
         """Call `then` after `seconds` unless the request is answered or abandoned before; a later hold replaces it."""
@@ -341,8 +345,8 @@ class Exchange:
         headers = b""
         if isinstance(error, MethodNotAllowed):
             headers = f"allow: {', '.join(error.allow)}\r\n".encode()
-        elif error.status == 503:
-            headers = b"retry-after: 1\r\n"
+        elif error.retry_after_s is not None:
+            headers = b"retry-after: %d\r\n" % error.retry_after_s
         self.respond(error.status, self.route.error_body(error), headers)
 
     def cut_short(self) -> None:

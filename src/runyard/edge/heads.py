@@ -53,8 +53,12 @@ class Head:
                 case _:
                     pass
 
-    def problem(self) -> Problem | None:
+    def problem(self, url: bytes, *, may_be_large: bool) -> Problem | None:
         """Why it cannot be served, whatever its route."""
+        if len(url) > URL_BYTES_MAX:
+            return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
+        if may_be_large and self.size > HEAD_BYTES_MAX:
+            return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
         if len(self.headers) > HEADERS_MAX:
             return 431, f"the request has more than {HEADERS_MAX} headers"
         if self.hosts != 1 and (self.hosts or not self.http10):

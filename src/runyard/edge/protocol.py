@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runyard.edge.bodies import error_body
 from runyard.edge.exchange import STATUS_LINES, Exchange, Match, Routes
-from runyard.edge.heads import HEAD_BYTES_MAX, URL_BYTES_MAX, Head, Known, Problem, head_bytes
+from runyard.edge.heads import HEAD_BYTES_MAX, Head, Known, Problem, head_bytes
 from runyard.edge.patience import Patience, Phase
 from runyard.edge.vigil import Vigil
 
@@ -41,6 +41,8 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.proven: object = None
         """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+        self.caller: Any = None
+        """Whose they are."""
         self.head = Head([])
         """Of the last request. A client mostly sends the same headers again, and then they need not be looked at."""
         self.url = b""
@@ -384,12 +386,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _problem(self, head: Head) -> Problem | None:
-        if len(self.url) > URL_BYTES_MAX:
-            return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
-        may_be_large = self.idle_bytes or self.read_bytes > HEAD_BYTES_MAX
-        if may_be_large and head.size > HEAD_BYTES_MAX:
-            return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
-        return head.problem()
+        return head.problem(self.url, may_be_large=self.idle_bytes > 0 or self.read_bytes > HEAD_BYTES_MAX)
 
     def paused(self) -> bool:
         return bool(self.flow.read_paused)

@@ -1,0 +1,293 @@
+"""Limits of what a key may ask of an endpoint: who is refused, with what words, and when it may come again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from runyard.config import Settings
+from runyard.domain.limits import Limit
+from tests.builders import ENDPOINT
+from tests.edge_kit import Call, Client, Yard
+
+pytestmark = pytest.mark.looptime
+
+UNTIL_EVERY_CONNECTION_HAS_READ_S = 0.001
+
+
+@asynccontextmanager
+async def limited(**changes: Limit) -> AsyncIterator[Yard]:
+    """A yard with the preset, but for these."""
+    yard = Yard(settings=Settings(limits="runpod", **changes))
+    await yard.open()
+    try:
+        yield yard
+    finally:
+        await yard.close()
+
+
+def status(client: Client) -> Call:
+    return client.get("/status/none")
+
+
+def status_sync(client: Client) -> Call:
+    return client.get("/status-sync/none")
+
+
+def stream(client: Client) -> Call:
+    return client.get("/stream/none")
+
+
+def cancel(client: Client) -> Call:
+    return client.post("/cancel/none")
+
+
+def run(client: Client) -> Call:
+    return client.post("/run", {"input": 1})
+
+
+def runsync(client: Client) -> Call:
+    return client.post("/runsync", {"input": 1})
+
+
+def purge(client: Client) -> Call:
+    return client.post("/purge-queue")
+
+
+@pytest.mark.parametrize(
+    ("ask", "operation", "requests", "answer"),
+    [
+        pytest.param(run, "run", 1000, 200, marks=pytest.mark.row("F036", "F041")),
+        pytest.param(status, "status", 2000, 404, marks=pytest.mark.row("F041")),
+        (status_sync, "status", 2000, 404),
+        (stream, "stream", 2000, 404),
+        pytest.param(cancel, "cancel", 100, 404, marks=pytest.mark.row("F038")),
+        pytest.param(purge, "purge-queue", 2, 200, marks=pytest.mark.row("F038")),
+    ],
+)
+async def test_the_preset_takes_so_many_requests_in_10_seconds(
+    ask: Callable[[Client], Call], operation: str, requests: int, answer: int, looptime: object
+) -> None:
+    async with limited() as yard:
+        taken = [(await ask(yard.client)).status for _ in range(requests)]
+        refused = await ask(yard.client)
+
+        assert [answer] * requests == taken
+        assert (429, "10") == (refused.status, refused.headers["retry-after"])
+        assert ["error"] == list(refused.json())
+        assert f"{requests} {operation} requests in 10 s" in refused.json()["error"]
+        assert f"limits_{operation.replace('-', '_')}" in refused.json()["error"]
+        await asyncio.sleep(9.9)
+        assert 429 == (await ask(yard.client)).status
+        await asyncio.sleep(0.1)
+        assert answer == (await ask(yard.client)).status
+
+
+async def test_the_preset_takes_so_many_synchronous_requests_in_10_seconds() -> None:
+    async with limited() as yard:
+        worker = yard.worker()
+        for _ in range(2000):
+            asked = runsync(yard.client)
+            job_id = (await worker.take()).json()["id"]
+            await worker.done(job_id, {"output": 1})
+            assert 200 == (await asked).status
+
+        assert 429 == (await runsync(yard.client)).status
+
+
+async def test_who_comes_back_when_told_is_taken(looptime: object) -> None:
+    async with limited(limits_run=Limit(requests=3)) as yard:
+        for _ in range(3):
+            assert 200 == (await run(yard.client)).status
+            await asyncio.sleep(2.25)
+        refused = await run(yard.client)
+
+        assert (429, "4") == (refused.status, refused.headers["retry-after"])
+        await asyncio.sleep(4)
+        assert 200 == (await run(yard.client)).status
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [("/runsync", "limits_runsync"), ("/stream/{job}", "limits_stream"), ("/status-sync/{job}", "limits_status")],
+)
+async def test_the_preset_takes_so_many_requests_at_once(path: str, setting: str) -> None:
+    async with limited() as yard:
+        path = path.format(job=await yard.client.run())
+        held = [yard.client.post(path, {"input": 1}) for _ in range(400)]
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        refused = await yard.client.post(path, {"input": 1})
+
+        assert (429, "1") == (refused.status, refused.headers["retry-after"])
+        assert all(word in refused.json()["error"] for word in ("400", "open", "in_flight", setting))
+        held.pop().leave()
+        held.pop().leave()
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+        held += [yard.client.post(path, {"input": 1}) for _ in range(2)]
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+        assert not any(call.answered for call in held)
+        assert 429 == (await yard.client.post(path, {"input": 1})).status
+        for call in held:
+            call.leave()
+
+
+async def test_a_client_that_leaves_takes_what_it_has_pipelined_with_it() -> None:
+    async with limited(limits_runsync=Limit(requests=100, in_flight=3)) as yard:
+        head = f"POST /v2/{ENDPOINT}/runsync HTTP/1.1\r\nHost: x\r\nAuthorization: {yard.key}\r\nContent-Length: 12\r\n\r\n"
+        line = yard.client.line()
+        line.send((head + '{"input": 1}').encode() * 3)
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+        assert 429 == (await runsync(yard.client)).status
+
+        line.leave()
+
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+        assert {200} == {(await yard.client.post("/runsync?wait=1000", {"input": 1})).status for _ in range(3)}
+
+
+@pytest.mark.row("F036")
+@pytest.mark.parametrize(("operation", "in_flight"), [("run", 200), ("cancel", 20)])
+async def test_bodies_that_are_still_on_their_way_count_as_open(operation: str, in_flight: int) -> None:
+    path = {"run": "/run", "cancel": "/cancel/none"}[operation]
+    async with limited() as yard:
+        head = (
+            f"POST /v2/{ENDPOINT}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: {yard.key}\r\nContent-Length: 12\r\n\r\n"
+        )
+        lines = [yard.client.line() for _ in range(in_flight + 1)]
+        for line in lines:
+            line.send(head.encode())
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        assert [line is lines[-1] for line in lines] == [line.answered for line in lines]
+        assert 429 == (await lines[-1].reply()).status
+        lines[0].send(b'{"input": 1}')
+        assert 429 != (await lines[0].reply()).status
+        assert 429 != (await yard.client.post(path, {"input": 1})).status
+
+
+async def test_a_request_refused_for_another_reason_is_no_longer_open() -> None:
+    async with limited(limits_run=Limit(requests=100, in_flight=1)) as yard:
+        too_large, too_long = {"Content-Length": str(1 << 30)}, b"x" * 1000
+        for _ in range(3):
+            assert 413 == (await yard.client.post("/run", headers=too_large)).status
+            assert 400 == (await yard.client.post("/run", too_long)).status
+            assert 405 == (await yard.client.get("/run")).status
+
+        assert 200 == (await run(yard.client)).status
+
+
+async def test_a_waiting_request_that_is_answered_is_no_longer_open(looptime: object) -> None:
+    async with limited(limits_runsync=Limit(requests=100, in_flight=1)) as yard:
+        for _ in range(3):
+            assert 200 == (await yard.client.post("/runsync?wait=1000", {"input": 1})).status
+
+        assert looptime == 3
+
+
+async def test_requests_on_one_connection_count_each() -> None:
+    async with limited(limits_status=Limit(requests=3)) as yard:
+        line = yard.client.line()
+        for _ in range(5):  # The third and later ones are known heads, which take a shorter way.
+            line.send(
+                f"GET /v2/{ENDPOINT}/status/none HTTP/1.1\r\nHost: x\r\nAuthorization: {yard.key}\r\n\r\n".encode()
+            )
+            await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        assert [404, 404, 404, 429] == [(await line.reply()).status for _ in range(4)]
+
+
+async def test_each_key_endpoint_and_operation_has_limits_of_its_own() -> None:
+    one = Limit(requests=1)
+    async with limited(limits_run=one, limits_status=one) as yard:
+        _, other_key = await yard.access.create("other")
+        other_caller = Client(yard, yard.user_port, f"/v2/{ENDPOINT}", other_key)
+        callers = (yard.client, yard.client_of("endpoint-2"), other_caller)
+
+        first = [(await run(caller)).status for caller in callers]
+        second = [(await run(caller)).status for caller in callers]
+
+        assert ([200] * 3, [429] * 3) == (first, second)
+        assert [404, 429, 429] == [(await ask(yard.client)).status for ask in (status, status_sync, status)]
+
+
+async def test_a_key_in_another_form_is_the_same_key() -> None:
+    async with limited(limits_run=Limit(requests=1)) as yard:
+        bare = Client(yard, yard.user_port, f"/v2/{ENDPOINT}", yard.key)
+
+        assert [200, 429] == [(await run(caller)).status for caller in (yard.client, bare)]
+
+
+async def test_strangers_and_unknown_endpoints_are_told_so_and_use_up_nothing() -> None:
+    async with limited(limits_run=Limit(requests=1)) as yard:
+        stranger = Client(yard, yard.user_port, f"/v2/{ENDPOINT}", "rpa_wrong")
+
+        assert [401, 401] == [(await run(stranger)).status for _ in range(2)]
+        assert [404, 404] == [(await run(yard.client_of("nowhere"))).status for _ in range(2)]
+        assert [200, 429] == [(await run(yard.client)).status for _ in range(2)]
+
+
+@pytest.mark.row("F039", "F040")
+@pytest.mark.parametrize(("workers", "requests"), [(0, 1000), (5, 1000), (6, 1200)])
+async def test_the_limit_grows_with_the_workers_that_run(workers: int, requests: int) -> None:
+    async with limited() as yard:
+        polls = [yard.worker(f"worker-{n}").take(busy=n % 2 == 0) for n in range(workers)]
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        taken = [(await run(yard.client)).status for _ in range(requests)]
+        refused = await run(yard.client)
+
+        assert [200] * requests == taken
+        assert 429 == refused.status
+        assert f"{requests} run requests in 10 s" in refused.json()["error"]
+        assert "200 for each" in refused.json()["error"]
+        for poll in polls:
+            poll.leave()
+
+
+@pytest.mark.row("F040")
+async def test_what_each_worker_adds_can_be_set() -> None:
+    async with limited(limits_cancel=Limit(requests=1, per_worker=3)) as yard:
+        poll = yard.worker().take()
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        assert [404, 404, 404, 429] == [(await cancel(yard.client)).status for _ in range(4)]
+        poll.leave()
+
+
+async def test_what_has_no_limit_has_none() -> None:
+    async with limited(limits_run=Limit(requests=0)) as yard:
+        job_id = await yard.client.run()
+        paths = ("/health", "/requests", f"/requests/{job_id}")
+
+        assert {200} == {(await yard.client.get(path)).status for path in paths for _ in range(500)}
+        assert {409} == {(await yard.client.post(f"/retry/{job_id}")).status for _ in range(500)}
+        assert {200} == {(await run(yard.client)).status for _ in range(1500)}
+
+
+async def test_workers_are_not_limited() -> None:
+    async with limited() as yard:
+        worker = yard.worker()
+
+        assert {200} == {(await worker.ping()).status for _ in range(2500)}
+
+
+async def test_limits_are_off_unless_set() -> None:
+    yard = Yard()
+    await yard.open()
+
+    assert {200} == {(await run(yard.client)).status for _ in range(1100)}
+    assert {200} == {(await purge(yard.client)).status for _ in range(3)}
+    await yard.close()
+
+
+async def test_refusals_are_counted_by_operation() -> None:
+    async with limited(limits_run=Limit(requests=1)) as yard:
+        for _ in range(3):
+            await run(yard.client)
+
+        answers = yard.job_routes.paths.answers()
+        assert {("run", 200): 1, ("run", 429): 2} == dict(answers)
