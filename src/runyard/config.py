@@ -68,6 +68,7 @@ class Settings:
     limits_runsync: Limit = _limit("`runsync`", requests=2000, in_flight=400, per_worker=400)
     limits_status: Limit = _limit("`status` and `status-sync`", requests=2000, in_flight=400, per_worker=400)
     limits_stream: Limit = _limit("`stream`", requests=2000, in_flight=400, per_worker=400)
+    limits_openai: Limit = _limit("OpenAI calls", requests=2000, in_flight=400, per_worker=400)
     limits_cancel: Limit = _limit("`cancel`", requests=100, in_flight=20, per_worker=20)
     limits_purge_queue: Limit = _limit("`purge-queue`", requests=2)
     bundle_bytes_max: int = _setting(200 * MIB, "Largest source bundle in bytes.")
@@ -109,6 +110,7 @@ class Settings:
             "runsync": self.limits_runsync,
             "status": self.limits_status,
             "stream": self.limits_stream,
+            "openai": self.limits_openai,
             "cancel": self.limits_cancel,
             "purge-queue": self.limits_purge_queue,
         }

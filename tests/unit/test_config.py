@@ -36,6 +36,7 @@ def test_the_preset_has_the_numbers_of_the_hosted_service(file: Path) -> None:
         "runsync": reading,
         "status": reading,
         "stream": reading,
+        "openai": reading,
         "cancel": Limit(requests=100, window_s=10, in_flight=20, per_worker=20),
         "purge-queue": Limit(requests=2, window_s=10, in_flight=0, per_worker=0),
     } == settings(file, 'limits = "runpod"').rate_limits
