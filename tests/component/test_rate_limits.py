@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,37 @@ async def test_the_preset_takes_so_many_synchronous_requests_in_10_seconds() -> 
             assert 200 == (await asked).status
 
         assert 429 == (await runsync(yard.client)).status
+
+
+@pytest.mark.row("F037")
+async def test_the_preset_takes_so_many_openai_requests_in_10_seconds() -> None:
+    async with limited() as yard:
+        taken = [(await yard.client.post("/openai/v1/embeddings", b"none")).status for _ in range(2000)]
+
+        assert [400] * 2000 == taken
+        assert 429 == (await yard.client.post("/openai/v1/embeddings", b"none")).status
+
+
+@pytest.mark.row("F037")
+@pytest.mark.parametrize(
+    ("limit", "path", "body"),
+    [("limits_stream", "/stream/{}", None), ("limits_openai", "/openai/v1/chat/completions", {"stream": True})],
+)
+async def test_an_answer_in_pieces_is_open_until_its_client_leaves(limit: str, path: str, body: Any) -> None:
+    async with limited(**{limit: Limit(requests=100, in_flight=1)}) as yard:
+        path, headers = path.format(await yard.client.run()), {"Accept": "text/event-stream"}
+        method = "GET" if body is None else "POST"
+
+        def ask() -> Call:
+            return yard.client.call(method, path, body, headers)
+
+        first = ask()
+        await asyncio.sleep(20)  # By now it has begun.
+        assert 429 == (await ask()).status
+        first.leave()
+        await asyncio.sleep(UNTIL_EVERY_CONNECTION_HAS_READ_S)
+
+        assert 200 == (await ask()).status
 
 
 async def test_who_comes_back_when_told_is_taken(looptime: object) -> None:
@@ -203,11 +235,11 @@ async def test_openai_requests_of_all_paths_count_together_and_are_refused_in_th
 
         refused = await yard.client.get("/openai/v1/models")
 
+        error = refused.json()["error"]
         assert (429, "10") == (refused.status, refused.headers["retry-after"])
-        assert ("rate_limit_error", "too_many_requests") == tuple(
-            refused.json()["error"][key] for key in ("type", "code")
-        )
-        assert "2 openai requests in 10 s" in refused.json()["error"]["message"]
+        assert "x-should-retry" not in refused.headers
+        assert ("rate_limit_error", "too_many_requests") == (error["type"], error["code"])
+        assert all(word in error["message"] for word in ("2 openai requests in 10 s", "limits_openai"))
         for call in held:
             call.leave()
 
