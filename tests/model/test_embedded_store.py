@@ -56,9 +56,15 @@ async def view(store: JobStore) -> list[tuple[list[Job], JobCounts]]:
 
 def fill_disk(store: EmbeddedJobs, *, full: bool) -> None:
     """As SQLite sees it: no page more."""
-    database = store._journal._database  # pyright: ignore[reportPrivateUsage]
-    pages = database.execute("pragma page_count").fetchone()[0]
-    database.execute(f"pragma max_page_count = {pages if full else 1 << 30}")
+    journal = store._journal  # pyright: ignore[reportPrivateUsage]
+
+    def fill() -> None:
+        database = journal._database  # pyright: ignore[reportPrivateUsage]
+        pages = database.execute("pragma page_count").fetchone()[0]
+        database.execute(f"pragma max_page_count = {pages if full else 1 << 30}")
+
+    # On the journal's thread: one that is amid a commit may close the database and open it anew.
+    journal._thread.submit(fill).result()  # pyright: ignore[reportPrivateUsage]
 
 
 class SameStores(RuleBasedStateMachine):
