@@ -45,6 +45,7 @@ from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
+from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
@@ -110,6 +111,7 @@ class Platform:
             self.endpoints,
             self.fleet,
             self.access,
+            limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
         )

@@ -104,6 +104,13 @@ class JobStore(Protocol):
         """The next chunks nobody has drained yet, at least one if there are any, else up to `bytes_max` in all."""
         ...
 
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        """The chunks that follow the first `after` ones, drained or not: at least one if there are any, else up to
+        `bytes_max` in all. Nothing when the stored job's lease is not that of `job`: another attempt's chunks do not follow
+        what the reader has.
+        """
+        ...
+
     async def due(self, now: float, limit: int) -> list[Job]:
         """Jobs whose `due_at` has come, the longest due first, to the second."""
         ...

@@ -19,6 +19,7 @@ from runyard.domain.job import (
     JobState,
     retention_of,
 )
+from runyard.domain.stream import Place
 from runyard.ports.stores import JobCounts, JobPage, JobQuery, JobStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
@@ -38,6 +39,20 @@ class Request(NamedTuple):
     policy: ExecutionPolicy = DEFAULT_POLICY
     s3_config: bytes | None = None
     sync_wait_s: float | None = None
+
+
+class Page(NamedTuple):
+    """What a reader finds at its place in a stream."""
+
+    job: Job
+    chunks: list[bytes]
+    begins_at: Place
+    anew: bool
+    """The chunks that the reader had are of an attempt that has been given up."""
+
+    @property
+    def ends_at(self) -> Place:
+        return self.begins_at.behind(len(self.chunks))
 
 
 class Jobs:
@@ -131,6 +146,13 @@ class Jobs:
         """The job and the chunks not drained before; with a job that has ended come all that are left."""
         job = await self.get(endpoint_id, job_id)
         return job, await self._store.drain_output(job, None if job.terminal else STREAM_REPLY_BYTES_MAX)
+
+    async def read_stream(self, endpoint_id: EndpointId, job_id: JobId, place: Place, bytes_max: int) -> Page:
+        """The job and the chunks behind a place, which stay there for others. It is all read when an ended job has none."""
+        job = await self.get(endpoint_id, job_id)
+        begins_at = place.in_attempt_of(job)
+        chunks = await self._store.read_output(job, begins_at.seen, bytes_max)
+        return Page(job, chunks, begins_at, anew=begins_at.seen < place.seen)
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         return await self._store.list(endpoint_id, query)

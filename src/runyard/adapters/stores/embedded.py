@@ -168,6 +168,13 @@ class EmbeddedJobs(IndexedJobs):
             self._say(entry, records.read(entry))
         return page
 
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        while (entry := self._index.last_leased_as(job)) is not None:
+            if entry.change <= self._journal.kept:
+                return self._index.read_output(entry, after, bytes_max)
+            await self._settled(entry.change)
+        return []
+
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         await self._settled(self._journal.said)
         return self._index.list(endpoint_id, query)

@@ -75,5 +75,9 @@ class MemoryJobs(IndexedJobs):
         entry = self._index.entry(job.id)
         return [] if entry is None else self._index.drain_output(entry, bytes_max)
 
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        entry = self._index.last_leased_as(job)
+        return [] if entry is None else self._index.read_output(entry, after, bytes_max)
+
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         return self._index.list(endpoint_id, query)
