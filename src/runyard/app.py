@@ -209,9 +209,9 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     ports = user_port, worker_port = socket.socket(fileno=seat.user_port), socket.socket(fileno=seat.worker_port)
     own_ports = [port.getsockname()[1] for port in ports]
     corridor = Corridor(seat.corridor_in, seat.corridor_out)
-    adapters = _adapters(settings, root, own_ports, line)
-    platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
     vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
+    adapters = _adapters(settings, root, own_ports, line, vigil)
+    platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
     _unpack_logs(platform.logs, root / LOGS)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
@@ -272,7 +272,7 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine) -> Adapters:
+def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine, vigil: Vigil) -> Adapters:
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
@@ -289,7 +289,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         )
 
     return Adapters(
-        store=_job_store(settings, root),
+        store=_job_store(settings, root, vigil),
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
@@ -301,10 +301,12 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
     )
 
 
-def _job_store(settings: Settings, root: Path) -> JobStore:
+def _job_store(settings: Settings, root: Path, vigil: Vigil) -> JobStore:
     if settings.store == "memory":
         return MemoryJobs(bytes_max=settings.store_bytes_max)
-    return EmbeddedJobs(root / "control.db", now=SystemClock.now(), bytes_max=settings.store_bytes_max)
+    return EmbeddedJobs(
+        root / "control.db", now=SystemClock.now(), bytes_max=settings.store_bytes_max, disk_works=vigil.suspend
+    )
 
 
 def _worker_options(settings: Settings, worker_url: str) -> WorkerOptions:

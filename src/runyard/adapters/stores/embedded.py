@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class EmbeddedJobs(IndexedJobs):
     """A `JobStore` in the file `path`, which is opened, and read, at once; `close` it at the end.
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
-    it survives the end of any process. A journal of less than `clean_from_bytes` is never cleaned.
+    it survives the end of any process. A journal of less than `clean_from_bytes` is never cleaned. `disk_works` is told when
+    the event loop begins to wait for the disk, and when that is over.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class EmbeddedJobs(IndexedJobs):
         bytes_max: int = 1 << 31,
         synced: bool = True,
         clean_from_bytes: int = CLEAN_FROM_BYTES,
+        disk_works: Callable[[bool], None] = lambda works: None,
     ) -> None:
         self._clean_from_bytes = clean_from_bytes
         super().__init__(JobIndex(bytes_max=bytes_max))
@@ -71,6 +73,7 @@ class EmbeddedJobs(IndexedJobs):
         self._journal.writing = self._writing
         self._journal.written = self._written
         self._journal.undo = self._undo
+        self._journal.disk_works = disk_works
 
     async def close(self) -> None:
         if self._cleaning is not None:

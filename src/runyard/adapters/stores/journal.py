@@ -89,6 +89,8 @@ class Journal:
         self.writing: Callable[[int], None] = lambda row: None
         self.written: Callable[[], None] = lambda: None
         self.undo: Callable[[], None] = lambda: None
+        self.disk_works: Callable[[bool], None] = lambda works: None
+        """Told when a sync begins and when it has ended."""
 
     def load(self) -> Iterator[tuple[int, bytes]]:
         """All rows, as they were when the platform started."""
@@ -208,7 +210,12 @@ class Journal:
         if self._sync is None:
             self._done(batch, len(data), None)
         else:
-            self._sync.sync(lambda error: self._done(batch, len(data), error))
+            self.disk_works(True)
+            self._sync.sync(lambda error: self._synced(batch, len(data), error))
+
+    def _synced(self, batch: _Batch, size: int, error: OSError | None) -> None:
+        self._done(batch, size, error)
+        self.disk_works(False)
 
     def _commit(self, data: bytes, clean_to: int) -> None:
         values = {"number": self._row + 1, "format": records.FORMAT, "records": data}
