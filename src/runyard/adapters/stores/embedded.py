@@ -13,15 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.index import Before, Entry, IndexedJobs, JobIndex
-from runyard.adapters.stores.journal import Journal
+from runyard.adapters.stores.journal import Also, Journal
+from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,14 @@ class EmbeddedJobs(IndexedJobs):
         bytes_max: int = 1 << 31,
         synced: bool = True,
         clean_from_bytes: int = CLEAN_FROM_BYTES,
+        render: Callable[[Job], bytes] | None = None,
     ) -> None:
+        """`render` makes the body of what a job's end owes its webhook; without, nothing is owed."""
         self._clean_from_bytes = clean_from_bytes
         super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
         records.replay(self._journal.load(), self._index, now)
+        self.outbox = None if render is None else EmbeddedOutbox(self._journal, render)
         self._unsure: dict[JobId, Before | None] = {}
         """Jobs whose last change is not on disk yet, as the disk knows them."""
         self._changes: deque[tuple[int, Entry, Before]] = deque()
@@ -153,17 +158,18 @@ class EmbeddedJobs(IndexedJobs):
     # Changes
 
     def _change(self, entry: Entry, job: Job) -> int:
+        owing = () if self.outbox is None or not owes(job, entry.job) else self.outbox.owing(job)
         self._begin(entry)
         self._index.change(entry, job)
-        return self._say(entry, records.moved(entry))
+        return self._say(entry, records.moved(entry), *owing)
 
     def _begin(self, entry: Entry) -> None:
         """What is on disk now is what a change that cannot be written comes back to."""
         if entry.job.id not in self._unsure:
             self._unsure[entry.job.id] = Before.of(entry)
 
-    def _say(self, entry: Entry, record: bytes) -> int:
-        entry.change = number = self._journal.say(record)
+    def _say(self, entry: Entry, record: bytes, *also: Also) -> int:
+        entry.change = number = self._journal.say(record, *also)
         self._changes.append((number, entry, Before.of(entry)))
         return number
 

@@ -13,9 +13,10 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
@@ -29,11 +30,20 @@ WAL_PAGES_MAX = 4000
 """About 16 MiB: then the write-ahead log is copied into the database, between two commits."""
 
 
+class Also(NamedTuple):
+    """A statement for the commit of what is said with it. `kept` is called when that is on disk."""
+
+    statement: str
+    values: Mapping[str, object]
+    kept: Callable[[], None] | None = None
+
+
 class _Batch:
-    __slots__ = ("bytes", "clean_to", "last", "records", "waiters")
+    __slots__ = ("also", "bytes", "clean_to", "last", "records", "waiters")
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
+        self.also: list[Also] = []
         self.bytes = 0
         self.last = 0
         """The number of its last record."""
@@ -79,11 +89,18 @@ class Journal:
             self.bytes += len(row)
             yield number, row
 
-    def say(self, record: bytes) -> int:
+    def say(self, record: bytes, *also: Also) -> int:
         """Write this down, soon. Returns its number, for `wait`."""
         batch = self._open_batch
         batch.records.append(record)
         batch.bytes += len(record)
+        return self.do(*also)
+
+    def do(self, *also: Also) -> int:
+        """Execute these statements, soon, in one commit with what has just been said. Returns a number, for `wait`."""
+        batch = self._open_batch
+        if also:
+            batch.also += also
         self.said += 1
         batch.last = self.said
         if self._writing is None and not self._kicked:
@@ -110,6 +127,16 @@ class Journal:
             log.error("the last changes to jobs could not be written")
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
         self._thread.shutdown()
+
+    def read(self, statement: str) -> list[sqlite3.Row]:
+        """Before anything is said: what other tables of the file hold."""
+        return self._database.execute(statement).fetchall()
+
+    async def fetch(self, statement: str, values: Mapping[str, object]) -> list[sqlite3.Row]:
+        """Rows as they are on disk. Commits wait meanwhile, so it is to be quick."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: self._database.execute(statement, values).fetchall()
+        )
 
     # Cleaning
 
@@ -140,23 +167,26 @@ class Journal:
 
     def _write(self) -> None:
         self._kicked = False
-        if self._writing is not None or not self._open_batch.records:
+        if self._writing is not None or not (self._open_batch.records or self._open_batch.also):
             return
         batch = self._writing = self._open_batch
         self._open_batch = _Batch()
         row = self._row + 1
         data = records.batch(batch.records)
-        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, row, data, batch.clean_to)
+        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, row, data, batch)
         writing.add_done_callback(lambda done: self._done(batch, row, len(data), done.exception()))
 
-    def _commit(self, row: int, data: bytes, clean_to: int) -> None:
+    def _commit(self, row: int, data: bytes, batch: _Batch) -> None:
         """On the journal's thread."""
         values = {"number": row, "format": records.FORMAT, "records": data}
         try:
-            if clean_to:
+            if batch.clean_to or batch.also:
                 with transaction(self._database):
                     self._database.execute(self._queries["append"], values)
-                    self._database.execute(self._queries["delete_up_to"], {"last": clean_to})
+                    if batch.clean_to:
+                        self._database.execute(self._queries["delete_up_to"], {"last": batch.clean_to})
+                    for also in batch.also:
+                        self._database.execute(also.statement, also.values)
             else:
                 self._database.execute(self._queries["append"], values)
         except sqlite3.Error:
@@ -177,6 +207,9 @@ class Journal:
             self.bytes -= self._rows.popleft()[1]
         self.kept = batch.last
         self.written(row, batch.last)
+        for also in batch.also:
+            if also.kept is not None:
+                also.kept()
         for waiter in batch.waiters:
             if not waiter.done():
                 waiter.set_result(None)
