@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from runyard.adapters.stores import records
 from runyard.adapters.stores.embedded import EmbeddedJobs
+from runyard.adapters.stores.index import JobIndex
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
+from runyard.adapters.stores.sqlite import SQL, migrate
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import Job
 from runyard.domain.webhook import DeliveryState
@@ -155,3 +158,22 @@ async def test_a_job_without_a_webhook_writes_what_it_always_wrote(tmp_path: Pat
 
         assert 1 == len(statements)
         assert statements[0].startswith("insert into journal")
+
+
+async def test_a_file_from_before_there_was_an_outbox_gets_one(tmp_path: Path) -> None:
+    for migration in sorted(SQL.glob("000[1-3]_*.sql")):
+        (tmp_path / "then").mkdir(exist_ok=True)
+        (tmp_path / "then" / migration.name).write_text(migration.read_text())
+    database = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)
+    migrate(database, tmp_path / "then")
+    job = a_job("job", webhook=URL).take(A, START)
+    index = JobIndex()
+    row = records.batch([records.written(index.add(job))])
+    database.execute("insert into journal (number, format, records) values (1, ?, ?)", (records.FORMAT, row))
+    database.close()
+
+    async with opened(tmp_path) as (store, outbox):
+        assert job == await store.get(ENDPOINT, job.id)
+        await store.save(job.complete(b"1", START), was=job)
+
+        assert job.id == (await outbox.take(START, ())).job_id  # type: ignore[union-attr]
