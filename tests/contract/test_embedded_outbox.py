@@ -17,7 +17,7 @@ from runyard.adapters.stores.index import JobIndex
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
 from runyard.adapters.stores.sqlite import SQL, migrate
 from runyard.domain.errors import TooBusy
-from runyard.domain.job import Job
+from runyard.domain.job import Job, JobId
 from runyard.domain.webhook import DeliveryState
 from runyard.ports.webhooks import DeliveryQuery
 from tests.builders import ENDPOINT, START, a_job
@@ -43,6 +43,15 @@ async def running(store: EmbeddedJobs, id: str = "job", webhook: str | None = UR
     job = a_job(id, webhook=webhook).take(A, START)
     await store.add(job)
     return job
+
+
+def trouble(path: Path, change: str) -> None:
+    """A disk that takes no change of this kind to the outbox."""
+    database = sqlite3.connect(path / "jobs.db", isolation_level=None)
+    database.execute(
+        f"create trigger no_room before {change} on webhooks begin select raise(fail, 'disk is full'); end"
+    )
+    database.close()
 
 
 async def test_what_was_owed_is_owed_by_the_next_process(tmp_path: Path) -> None:
@@ -98,12 +107,9 @@ async def test_nothing_is_owed_for_an_end_that_could_not_be_kept(tmp_path: Path)
 
 
 async def test_an_end_whose_webhook_cannot_be_kept_is_none(tmp_path: Path) -> None:
-    trouble = "create trigger no_room before insert on webhooks begin select raise(fail, 'disk is full'); end"
     async with opened(tmp_path) as (store, _):
         job = await running(store)
-        with sqlite3.connect(tmp_path / "jobs.db") as database:
-            database.execute(trouble)
-        database.close()
+        trouble(tmp_path, "insert")
         with pytest.raises(TooBusy):
             await store.save(job.complete(b"1", START), was=job)
 
@@ -130,12 +136,29 @@ async def test_what_a_full_disk_does_not_take_holds_until_the_process_ends(tmp_p
         await store.save(job.complete(b"1", START), was=job)
         taken = await outbox.take(START, ())
         assert taken is not None
-        full(store, now=True)
+        trouble(tmp_path, "update")
         with pytest.raises(TooBusy):
             await outbox.save(replace(taken, next_at=START + 10))
-        full(store, now=False)
 
         assert START + 10 == await outbox.next_at(())
+
+
+async def test_tries_do_not_fill_the_journal(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (store, outbox):
+        job = await running(store)
+        await store.save(job.complete(b"1", START), was=job)
+        taken = await outbox.take(START, ())
+        assert taken is not None
+        journal = store._journal  # pyright: ignore[reportPrivateUsage]
+        before = journal._row, journal.bytes  # pyright: ignore[reportPrivateUsage]
+        for number in range(5):
+            await outbox.save(replace(taken, next_at=START + number))
+
+        assert before == (journal._row, journal.bytes)  # pyright: ignore[reportPrivateUsage]
+        await running(store, "next")
+    async with opened(tmp_path) as (store, outbox):
+        assert None is not await store.get(ENDPOINT, JobId("next"))
+        assert START + 4 == await outbox.next_at(())
 
 
 async def test_ends_and_what_they_owe_share_commits(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ async def test_each_way_to_end_owes_one_and_only_one(yard: Yard, end: Callable[[
     await saved(yard.store, ended, ended.expire_in(60, START))
 
     assert [rendered(ended)] == [await yard.outbox.body(delivery.id) for delivery in await yard.owed()]
+    assert 1 == yard.told
 
 
 async def test_a_purge_owes_for_those_that_have_a_webhook(yard: Yard) -> None:

@@ -106,8 +106,9 @@ class Webhooks:
             while True:
                 self._wake.clear()
                 while (delivery := await self._next()) is not None:
-                    self._begin(delivery)
-                    tasks.create_task(self._deliver(delivery))
+                    if delivery.id not in self._active:  # It was asked for again just when it was taken.
+                        self._begin(delivery)
+                        tasks.create_task(self._deliver(delivery))
                 await self._wait()
 
     async def settle(self) -> None:

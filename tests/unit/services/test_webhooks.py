@@ -1,6 +1,6 @@
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -253,6 +253,17 @@ async def test_large_bodies_are_under_way_one_by_one(sender: RecordingSender) ->
         assert {1} == set(filter(None, sender.active.values())), "one for each receiver"
 
 
+async def test_large_bodies_to_one_receiver_leave_room_for_others(sender: RecordingSender) -> None:
+    hooks = Hooks(sender, bytes(ACTIVE_BYTES_PER_RECEIVER_MAX))
+    sender.answers = {f"http://hanging.test/{n}": [Hang()] for n in range(4)}
+    for url in sender.answers:
+        hooks.ended(url)
+    async with running(hooks):
+        await asyncio.sleep(1)
+
+        assert 1 == sum(sender.active.values())
+
+
 async def test_one_is_never_too_large(sender: RecordingSender) -> None:
     hooks = Hooks(sender, bytes(ACTIVE_BYTES_MAX + 1))
     async with running(hooks):
@@ -321,6 +332,27 @@ async def test_one_that_waits_for_its_next_try_is_brought_forward(hooks: Hooks, 
         await asyncio.sleep(100)
 
     assert [0, 3] == sender.to(URL)
+
+
+async def test_one_that_is_asked_for_just_when_it_is_taken_is_tried_once(sender: RecordingSender) -> None:
+    class Slow(MemoryOutbox):
+        async def take(self, now: float, passing: Collection[str]) -> Delivery | None:
+            taken = await super().take(now, passing)
+            await asyncio.sleep(1)
+            return taken
+
+    hooks = Hooks(sender)
+    outbox = Slow(lambda job: BODY)
+    outbox.owed, hooks._outbox, hooks.outbox = hooks.outbox.owed, outbox, outbox
+    sender.answers[URL] = [Hang()]
+    async with running(hooks):
+        hooks.ended()
+        await asyncio.sleep(0.5)
+        [delivery] = await hooks.deliveries()
+        await hooks.redeliver(ENDPOINT, delivery.id)
+        await asyncio.sleep(5)
+
+        assert [1] == sender.to(URL)
 
 
 async def test_one_that_is_being_tried_or_unknown_is_refused(hooks: Hooks, sender: RecordingSender) -> None:

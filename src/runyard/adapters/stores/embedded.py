@@ -158,7 +158,9 @@ class EmbeddedJobs(IndexedJobs):
     # Changes
 
     def _change(self, entry: Entry, job: Job) -> int:
-        owing = () if self.outbox is None or not owes(job, entry.job) else self.outbox.owing(job)
+        owing: tuple[Also, ...] = ()
+        if job.webhook is not None and self.outbox is not None and owes(job, entry.job):
+            owing = self.outbox.owing(job)
         self._begin(entry)
         self._index.change(entry, job)
         return self._say(entry, records.moved(entry), *owing)

@@ -172,7 +172,7 @@ class Journal:
         batch = self._writing = self._open_batch
         self._open_batch = _Batch()
         row = self._row + 1
-        data = records.batch(batch.records)
+        data = records.batch(batch.records) if batch.records else b""
         writing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, row, data, batch)
         writing.add_done_callback(lambda done: self._done(batch, row, len(data), done.exception()))
 
@@ -182,7 +182,8 @@ class Journal:
         try:
             if batch.clean_to or batch.also:
                 with transaction(self._database):
-                    self._database.execute(self._queries["append"], values)
+                    if data:
+                        self._database.execute(self._queries["append"], values)
                     if batch.clean_to:
                         self._database.execute(self._queries["delete_up_to"], {"last": batch.clean_to})
                     for also in batch.also:
@@ -200,9 +201,10 @@ class Journal:
         if error is not None:
             self._give_up(batch, error)
             return
-        self._row = row
-        self._rows.append((row, size))
-        self.bytes += size
+        if size:
+            self._row = row
+            self._rows.append((row, size))
+            self.bytes += size
         while self._rows and self._rows[0][0] <= batch.clean_to:
             self.bytes -= self._rows.popleft()[1]
         self.kept = batch.last

@@ -76,5 +76,5 @@ class MemoryJobs(IndexedJobs):
     def _change(self, entry: Entry, job: Job) -> None:
         was = entry.job
         self._index.change(entry, job)
-        if self.outbox is not None and owes(job, was):
+        if job.webhook is not None and self.outbox is not None and owes(job, was):
             self.outbox.owe(job)
