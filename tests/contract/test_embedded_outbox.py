@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -200,3 +201,28 @@ async def test_a_file_from_before_there_was_an_outbox_gets_one(tmp_path: Path) -
         await store.save(job.complete(b"1", START), was=job)
 
         assert job.id == (await outbox.take(START, ())).job_id  # type: ignore[union-attr]
+
+
+async def test_what_was_written_but_not_synced_is_taken_back(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    async with opened(tmp_path) as (store, outbox):
+        job = await running(store)
+        sync = store._journal._sync  # pyright: ignore[reportPrivateUsage]
+        assert sync is not None
+        log, sync._file = sync._file, reading  # Whose sync fails, really.
+        with pytest.raises(TooBusy):
+            await store.save(job.complete(b"1", START), was=job)
+        assert None is await outbox.next_at(())
+        sync._file = log
+        await store.save(job.fail("boom", None, START), was=job)
+
+        [owed] = (await outbox.list(ENDPOINT, DeliveryQuery())).deliveries
+        assert b"job FAILED" == await outbox.body(owed.id)
+    async with opened(tmp_path) as (store, outbox):
+        assert "FAILED" == (await store.get(ENDPOINT, job.id)).state  # type: ignore[union-attr]
+        taken = await outbox.take(START, ())
+        assert taken is not None
+        assert b"job FAILED" == await outbox.body(taken.id)
+        assert None is await outbox.take(START, ())
+    os.close(reading)
+    os.close(writing)

@@ -34,11 +34,14 @@ def _parameters(query_string: bytes) -> Mapping[str, str]:
 class Route:
     """A hot route: its methods, the largest body it takes, what answers it, and how often it was answered.
 
+    Requests of a route that runs `ahead` are handled as they come, while those before them on their connection still wait to
+    be answered: results that a worker pipelines share a commit.
+
     `admit` says who the caller is, for `Exchange.caller`, or raises for one that may not use it. It sees the head alone:
     nobody's body is read but a friend's.
     """
 
-    __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods", "too_large")
+    __slots__ = ("admit", "ahead", "answers", "body_bytes_max", "handle", "methods", "too_large")
 
     def __init__(
         self,
@@ -48,7 +51,9 @@ class Route:
         *,
         admit: Callable[[Exchange], object],
         too_large: Callable[[Exchange, str], None] | None = None,
+        ahead: bool = False,
     ) -> None:
+        self.ahead = ahead
         self.handle = handle
         self.admit = admit
         self.too_large = too_large
@@ -97,6 +102,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_early",
         "_on_end",
         "_then",
         "_timer",
@@ -136,6 +142,8 @@ class Exchange:
         self.response_complete = False
         self.disconnected = False
         self._body: bytes | bytearray = b""
+        self._early: tuple[int, bytes, bytes] | None = None
+        """Its answer, until it is its turn."""
         self._on_end: Callable[[], object] | None = None
         self._timer: TimerHandle | None = None
         self._then: Callable[[], object] | None = None
@@ -181,7 +189,14 @@ class Exchange:
 
     def proceed(self) -> None:
         """Answer, if it is this request's turn and enough of it is here."""
-        if not self.active or self.started or not (self.received or self.refusal):
+        if not self.active:
+            if not self.route.ahead or not self.received or self.refusal is not None:
+                return
+        elif self._early is not None:
+            early, self._early = self._early, None
+            self.respond(*early)
+            return
+        if self.started or not (self.received or self.refusal):
             return
         self.started = True
         if self.refusal is not None:
@@ -208,7 +223,12 @@ class Exchange:
     @property
     def open_for_answer(self) -> bool:
         """Whether an answer would reach the client, as far as is known."""
-        return not (self.response_complete or self.disconnected or self.protocol.transport.is_closing())
+        return not (
+            self.response_complete
+            or self._early is not None
+            or self.disconnected
+            or self.protocol.transport.is_closing()
+        )
 
     def on_end(self, call: Callable[[], object]) -> None:
         """Call once the request is answered or its connection is gone, whichever comes first."""
@@ -227,6 +247,9 @@ class Exchange:
         """Send the answer; False when the client has left. `headers` are whole lines."""
         if not self.open_for_answer:
             return False
+        if not self.active:
+            self._early = status, body, headers
+            return True
         self.response_complete = True
         answers = self.route.answers
         answers[status] = answers.get(status, 0) + 1
@@ -236,7 +259,7 @@ class Exchange:
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error; anything that is not ours is a defect and becomes a 500."""
-        if self.response_complete:
+        if self.response_complete or self._early is not None:
             log.error("a request failed after its answer", exc_info=error)
             return
         if not isinstance(error, RunyardError):

@@ -58,7 +58,12 @@ class WorkerRoutes:
         }
         with_job = {
             "job-done": Route(
-                self._of_worker(self._done), post, result_bytes_max, admit=self._worker, too_large=self._lost_to_size
+                self._of_worker(self._done),
+                post,
+                result_bytes_max,
+                admit=self._worker,
+                too_large=self._lost_to_size,
+                ahead=True,
             ),
             "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._worker),
         }

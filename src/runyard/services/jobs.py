@@ -57,7 +57,10 @@ class Jobs:
         return self._ids.job(sync=sync)
 
     async def submit(self, endpoint: Endpoint, request: Request, job_id: JobId) -> Job:
-        """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is."""
+        """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is.
+
+        That may be some milliseconds later for a `runsync`, whose client waits for the end of the job.
+        """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
         now = self._clock.now()
@@ -75,7 +78,7 @@ class Jobs:
             expires_at=now + request.policy.ttl.total_seconds(),
             retention_s=retention_of(request.sync_wait_s),
         )
-        return await self._dispatch.submit(job)
+        return await self._dispatch.submit(job, hurry=request.sync_wait_s is None)
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
         """Raises `NotFound` for a job that never was, or has expired."""

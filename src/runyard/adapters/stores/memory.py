@@ -26,6 +26,16 @@ class MemoryJobs(IndexedJobs):
     async def add(self, job: Job) -> None:
         self._index.add(job)
 
+    async def add_soon(self, job: Job) -> int:
+        self._index.add(job)
+        return 0
+
+    async def kept(self, change: int, *, hurry: bool = True) -> None:
+        """It is, as well as it ever will be."""
+
+    async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        return await self.get(endpoint_id, job_id)
+
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         entry = self._index.find(endpoint_id, job_id)
         return None if entry is None else entry.job

@@ -52,8 +52,18 @@ class EmbeddedOutbox:
         delivery = owed_by(job, body)
         self._number += 1
         return (
-            self._also("keep_body", {"number": self._number, "body": body}),
-            self._also("owe", {"number": self._number} | _row(delivery), lambda: self._kept(delivery)),
+            Also(
+                self._queries["keep_body"],
+                {"number": self._number, "body": body},
+                size=len(body),
+                undo=self._queries["take_back_body"],
+            ),
+            Also(
+                self._queries["owe"],
+                {"number": self._number} | _row(delivery),
+                kept=lambda: self._kept(delivery),
+                undo=self._queries["take_back"],
+            ),
         )
 
     async def take(self, now: float, passing: Collection[str]) -> Delivery | None:
@@ -155,7 +165,7 @@ class EmbeddedOutbox:
             self._bytes -= delivery.size
 
     def _also(self, query: str, values: Mapping[str, object], kept: Callable[[], None] | None = None) -> Also:
-        return Also(self._queries[query], values, kept)
+        return Also(self._queries[query], values, kept=kept)
 
     async def _fetch(self, query: str, **values: object) -> list[Row]:
         return await self._journal.fetch(self._queries[query], values)

@@ -16,6 +16,12 @@ values
 -- name: keep_body
 insert or ignore into webhook_bodies (number, body) values (:number, :body)
 
+-- name: take_back
+delete from webhooks where number = :number
+
+-- name: take_back_body
+delete from webhook_bodies where number = :number
+
 -- name: save
 update webhooks
 set state = :state, next_at = :next_at, finished_at = :finished_at, round_tries = :round_tries, tries = :tries
