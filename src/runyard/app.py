@@ -6,14 +6,16 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.files import write_secret
@@ -24,11 +26,13 @@ from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.api.app import Services, build_app
 from runyard.config import Settings
 from runyard.domain.errors import BadRequest, RunyardError
+from runyard.domain.webhook import SCHEDULES
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
@@ -37,7 +41,7 @@ from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Ids, Signals
-from runyard.ports.webhooks import WebhookSender
+from runyard.ports.webhooks import Outbox, WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
 from runyard.services.dispatch import Dispatch
@@ -49,9 +53,11 @@ from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
-from runyard.services.webhooks import Webhooks
+from runyard.services.webhooks import Keeping, Webhooks
 
 log = logging.getLogger("runyard")
+
+_T = TypeVar("_T")
 
 LOGS = "logs.handed-over"
 """Workers' lines, from a server that hands over to the next."""
@@ -62,6 +68,8 @@ class Adapters:
     """What a platform stands on."""
 
     store: JobStore
+    outbox: Outbox
+    """What `store` owes."""
     control: ControlStore
     fleet: FleetStore
     blobs: Blobs
@@ -87,9 +95,8 @@ class Platform:
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
-        self.webhooks = Webhooks(a.webhooks, a.clock, render=job_body)
+        self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
-        self.dispatch.owe_webhook = self.webhooks.ended
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         records = Records(a.fleet)
@@ -129,6 +136,7 @@ class Platform:
                 fleet=self.fleet,
                 jobs=self.jobs,
                 logs=self.logs,
+                webhooks=self.webhooks,
                 blobs=a.blobs,
                 clock=a.clock,
                 settings=settings,
@@ -288,8 +296,10 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             line=line,
         )
 
+    store, outbox = _job_store(settings, root, vigil)
     return Adapters(
-        store=_job_store(settings, root, vigil),
+        store=store,
+        outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
@@ -297,15 +307,49 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         clock=SystemClock(),
         ids=RandomIds(),
         runtime=runtime,
-        webhooks=HttpxWebhooks(own_ports=own_ports),
+        webhooks=HttpxWebhooks(
+            own_ports=own_ports,
+            public_only=_one_of({"any": False, "public-only": True}, "webhook_targets", settings.webhook_targets),
+        ),
     )
 
 
-def _job_store(settings: Settings, root: Path, vigil: Vigil) -> JobStore:
+def _job_store(settings: Settings, root: Path, vigil: Vigil) -> tuple[JobStore, Outbox]:
     if settings.store == "memory":
-        return MemoryJobs(bytes_max=settings.store_bytes_max)
-    return EmbeddedJobs(
-        root / "control.db", now=SystemClock.now(), bytes_max=settings.store_bytes_max, disk_works=vigil.suspend
+        outbox = MemoryOutbox(job_body, bytes_max=settings.webhook_keep_bytes)
+        return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox
+    store = EmbeddedJobs(
+        root / "control.db",
+        now=SystemClock.now(),
+        bytes_max=settings.store_bytes_max,
+        disk_works=vigil.suspend,
+        render=job_body,
+    )
+    assert store.outbox is not None
+    return store, store.outbox
+
+
+def _one_of(choices: Mapping[str, _T], setting: str, choice: str) -> _T:
+    if choice not in choices:
+        raise BadRequest(f"{setting} must be {' or '.join(choices)}, not {choice!r}")
+    return choices[choice]
+
+
+def _webhooks(adapters: Adapters, settings: Settings) -> Webhooks:
+    keeping = Keeping(
+        keep=timedelta(seconds=settings.webhook_keep_s),
+        finished_max=settings.webhook_keep_max,
+        waiting_max=settings.webhook_waiting_max,
+        bytes_max=settings.webhook_keep_bytes,
+    )
+    return Webhooks(
+        adapters.outbox,
+        adapters.webhooks,
+        adapters.clock,
+        adapters.ids,
+        schedule=_one_of(SCHEDULES, "webhook_retries", settings.webhook_retries),
+        keeping=keeping,
+        chance=random.random,
     )
 
 

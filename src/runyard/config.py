@@ -95,6 +95,32 @@ class Settings:
     volume_dir: Path | None = _setting(
         None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
     )
+    webhook_retries: str = _setting(
+        "runpod",
+        "When a webhook is tried again: `runpod`, three tries 10 s apart, where 200 alone is success; or `backoff`, eleven "
+        "tries over a day, from 5 s apart to 6 hours, each 4 times as long as before and up to a fifth more or less, where "
+        "every 2xx is success.",
+    )
+    webhook_targets: str = _setting(
+        "any",
+        "Which addresses webhooks may go to: `any`, which is all but link-local, metadata, unspecified and multicast ones "
+        "and the platform's own ports; or `public-only`, which refuses private, loopback, carrier's and other addresses "
+        "that are not public as well: for a platform whose users do not trust each other.",
+    )
+    webhook_keep_s: float = _setting(
+        604_800.0, "Seconds that a webhook delivery and the log of its tries are kept after it has finished; a week."
+    )
+    webhook_keep_max: int = _setting(
+        10_000, "Finished webhook deliveries of one endpoint that are kept, the newest; what is more goes early."
+    )
+    webhook_waiting_max: int = _setting(
+        100_000,
+        "Webhook deliveries of one endpoint that may wait; where it is more, the oldest are lost, and logged so.",
+    )
+    webhook_keep_bytes: int = _setting(
+        1024 * MIB,
+        "Bytes of all webhook bodies that are kept; what is more goes early, the oldest first, and those that wait last.",
+    )
 
     def __post_init__(self) -> None:
         if self.limits not in LIMITS:

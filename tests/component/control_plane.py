@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -12,16 +13,21 @@ from starlette.types import ASGIApp
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.api.app import Services, build_app
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.webhook import SCHEDULES
 from runyard.domain.worker import Exit, Worker, WorkerPhase, WorkerState
+from runyard.edge.bodies import job_body
 from runyard.ports.stores import JobCounts
 from runyard.services.access import Access
 from runyard.services.endpoints import Endpoints
 from runyard.services.logs import Logs
+from runyard.services.webhooks import Keeping, Webhooks
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock
+from tests.webhook_kit import RecordingSender
 
 BASE = "http://yard.test:8000"
 
@@ -90,6 +96,17 @@ class ControlPlane:
         self.access = Access(control, self.clock, self.ids)
         self.endpoints = Endpoints(control, self.blobs, self.clock, self.ids, LocalSignals())
         self.logs = Logs(self.clock)
+        self.outbox, self.sender = MemoryOutbox(job_body), RecordingSender()
+        keeping = Keeping(keep=timedelta(days=7), finished_max=100, waiting_max=100, bytes_max=1 << 20)
+        self.webhooks = Webhooks(
+            self.outbox,
+            self.sender,
+            self.clock,
+            self.ids,
+            schedule=SCHEDULES["runpod"],
+            keeping=keeping,
+            chance=lambda: 0.5,
+        )
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
         self.app: ASGIApp = build_app(
@@ -99,6 +116,7 @@ class ControlPlane:
                 fleet=self.fleet,
                 jobs=self.jobs,
                 logs=self.logs,
+                webhooks=self.webhooks,
                 blobs=self.blobs,
                 clock=self.clock,
                 settings=Limits(),

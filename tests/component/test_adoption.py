@@ -13,11 +13,13 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.job import Job, JobState, WorkerId
 from runyard.domain.worker import Exit, WorkerPhase
+from runyard.edge.bodies import job_body
 from runyard.ports.runtime import RuntimeObserver
 from runyard.services.roster import LiveWorker
 from tests.builders import ENDPOINT, a_job, a_scaling, an_endpoint
@@ -65,6 +67,7 @@ class House:
     async def process(self) -> AsyncIterator[Platform]:
         adapters = Adapters(
             store=self.store,
+            outbox=MemoryOutbox(job_body),
             control=self.control,
             fleet=self.fleet,
             blobs=MemoryBlobs(),

@@ -15,6 +15,7 @@ from runyard.api.metrics import Metrics
 from runyard.api.replies import client_left, http_error, runyard_error, unexpected_error
 from runyard.api.rest_v2 import Serverless
 from runyard.api.services import Services
+from runyard.api.webhooks import WebhookDeliveries
 from runyard.domain.errors import RunyardError
 
 __all__ = ["Services", "build_app"]
@@ -27,6 +28,7 @@ def build_app(services: Services) -> Starlette:
             *Serverless(services).routes(),
             *LogStreams(services).routes(),
             *Bundles(services.blobs, services.settings.bundle_bytes_max).routes(),
+            *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
             *Metrics(services).routes(),
         ],

@@ -14,6 +14,7 @@ from runyard.ports.system import Clock
 from runyard.services.access import Access
 from runyard.services.endpoints import Endpoints
 from runyard.services.logs import Logs
+from runyard.services.webhooks import Webhooks
 
 
 class WorkerReport(Protocol):
@@ -77,6 +78,7 @@ class Services:
     fleet: Fleet
     jobs: Jobs
     logs: Logs
+    webhooks: Webhooks
     blobs: Blobs
     clock: Clock
     settings: ApiSettings

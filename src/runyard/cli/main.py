@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from runyard import __version__
-from runyard.cli import deploy, endpoints, jobs, keys, logs, restart, serve, top
+from runyard.cli import deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
 
 
 class Commands(click.Group):
@@ -55,6 +55,7 @@ for command in (
     endpoints.delete,
     logs.logs,
     top.top,
+    webhooks.webhooks,
     keys.keys,
 ):
     main.add_command(command)

@@ -11,6 +11,7 @@ from runyard.client.calls import CALL_TIMEOUT_S, Call
 from runyard.client.errors import ApiError, client_errors
 from runyard.client.sync import Connection
 from runyard.wire import control as wire
+from runyard.wire import webhooks as hooks
 from runyard.wire.jobs import HealthBody, JobListBody
 
 NOT_FOUND = 404
@@ -95,6 +96,21 @@ class Control:
                 calls.check(events.response.status_code, events.response.content)
             for event in events:
                 yield event.id, calls.decode(event.data.encode(), wire.LogEvent)
+
+    def webhooks(self, endpoint_id: str, query: Mapping[str, str]) -> hooks.DeliveryList:
+        """One page, newest first; `query` may have jobId, state, limit and after."""
+        return self._ask(Call(method="GET", path=_endpoint(endpoint_id, "webhooks"), query=query), hooks.DeliveryList)
+
+    def webhook(self, endpoint_id: str, delivery_id: str) -> hooks.Delivery:
+        return self._get(_endpoint(endpoint_id, "webhooks", quote(delivery_id, safe="")), hooks.Delivery)
+
+    def redeliver(self, endpoint_id: str, delivery_id: str) -> hooks.Delivery:
+        path = _endpoint(endpoint_id, "webhooks", quote(delivery_id, safe=""), "redeliver")
+        return self._ask(Call(method="POST", path=path), hooks.Delivery)
+
+    def webhook_secret(self, endpoint_id: str, *, rotate: bool = False) -> hooks.SigningSecret:
+        method = "POST" if rotate else "GET"
+        return self._ask(Call(method=method, path=_endpoint(endpoint_id, "webhook-secret")), hooks.SigningSecret)
 
     def keys(self) -> list[wire.Key]:
         return self._get("/v2/keys", wire.KeyList).keys

@@ -78,8 +78,6 @@ class Dispatch:
         self._lots: dict[EndpointId, _Lot] = {}
         self.replace_worker: Callable[[LiveWorker, str], None] = lambda live, reason: None
         """Set by the fleet: drain this worker, then stop it."""
-        self.owe_webhook: Callable[[Job], None] = lambda job: None
-        """Set by the composition root: called once when a job with a webhook has ended and is stored so."""
 
     # Jobs in
 
@@ -221,8 +219,6 @@ class Dispatch:
                 return False
             changed = change(job, self._clock.now())
             if await self._store.save(changed, was=job):
-                if changed.webhook is not None and changed.terminal:
-                    self.owe_webhook(changed)
                 return True
         return False
 
@@ -257,8 +253,6 @@ class Dispatch:
         """A running job whose worker nobody knows: as if the worker had just ended."""
         lost = job.lose_worker(self._clock.now(), reason)
         if await self._store.save(lost, was=job):
-            if lost.webhook is not None and lost.terminal:
-                self.owe_webhook(lost)
             self._signals.fire(job.id)
 
     async def _lose(self, live: LiveWorker, job_ids: Sequence[JobId], reason: str) -> None:

@@ -135,9 +135,6 @@ class Jobs:
             left -= len(job_ids)
             for job_id in job_ids:
                 self._signals.fire(job_id)
-                job = await self._store.get(endpoint_id, job_id)
-                if job is not None and job.webhook is not None:
-                    self._dispatch.owe_webhook(job)
             await self._clock.sleep(0)  # Let others run: a million jobs take seconds.
         self._signals.fire(topics.demand(endpoint_id))
         return removed
@@ -188,8 +185,6 @@ class Jobs:
             if job is was:
                 return job
             if await self._store.save(job, was=was):
-                if job.webhook is not None and job.terminal and not was.terminal:
-                    self._dispatch.owe_webhook(job)
                 return job
         raise Conflict(f"job {job_id} keeps changing; try again")
 

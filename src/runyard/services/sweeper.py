@@ -39,10 +39,8 @@ class Sweeper:
         if job.expires_at <= now:
             if await self._store.remove(job):
                 self._done(job)
-        elif job.state is JobState.IN_PROGRESS and await self._store.save(ended := job.time_out(now), was=job):
+        elif job.state is JobState.IN_PROGRESS and await self._store.save(job.time_out(now), was=job):
             self._done(job)
-            if ended.webhook is not None:
-                self._dispatch.owe_webhook(ended)
 
     def _done(self, job: Job) -> None:
         if job.state is JobState.IN_PROGRESS:
