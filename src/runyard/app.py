@@ -87,7 +87,7 @@ class Platform:
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
         self.webhooks = Webhooks(a.webhooks, a.clock, render=job_body)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
+        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.dispatch.owe_webhook = self.webhooks.ended
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)

@@ -16,6 +16,7 @@ from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
+from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobState, WorkerId
 from runyard.domain.worker import Exit, WorkerPhase
 from runyard.ports.runtime import RuntimeObserver
@@ -147,6 +148,8 @@ async def test_the_end_of_a_worker_that_nobody_saw_is_seen_by_the_next(house: Ho
         waiting = await house.store.get(ENDPOINT, job.id)
         assert waiting is not None
         assert (JobState.IN_QUEUE, 1) == (waiting.state, waiting.attempts_lost)
+        [attempt] = waiting.attempts
+        assert (Cause.WORKER_DIED, 7, True) == (attempt.evidence.cause, attempt.evidence.exit_code, attempt.counted)
 
 
 async def test_a_worker_that_is_recorded_and_gone_gives_its_jobs_back(house: House) -> None:
@@ -159,6 +162,7 @@ async def test_a_worker_that_is_recorded_and_gone_gives_its_jobs_back(house: Hou
 
         assert waiting is not None
         assert (JobState.IN_QUEUE, {live.id}) == (waiting.state, waiting.fenced_from)
+        assert [(Cause.PLATFORM_DIED, False)] == [(a.evidence.cause, a.counted) for a in waiting.attempts]
     assert live.id not in [worker.id for worker in await house.fleet.workers()]
 
 
@@ -169,6 +173,7 @@ async def test_jobs_of_workers_that_nobody_recorded_go_back_oldest_first(house: 
         taken = await house.store.take(ENDPOINT, WorkerId("w"), 3, 0)
 
         assert ["job-1", "job-2", "job-3"] == [job.id for job in taken]
+        assert [(1, 1)] * 3 == [(job.attempts_lost, job.attempts_excused) for job in taken], "they were not to blame"
 
 
 async def test_a_worker_that_runs_and_is_not_recorded_is_ended(house: House) -> None:

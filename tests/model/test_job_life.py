@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runyard.domain.job import ATTEMPTS_MAX, RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
+from runyard.domain.attempt import ATTEMPTS_MAX
+from runyard.domain.job import RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
 from runyard.services.dispatch import SUSPICION_S, end_state
 from tests.builders import ENDPOINT
 from tests.model.yard import Poll, Process, Yard

@@ -7,7 +7,8 @@ import pytest
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
-from runyard.domain.job import ATTEMPTS_MAX, Job, JobId
+from runyard.domain.attempt import ATTEMPTS_MAX
+from runyard.domain.job import Job, JobId
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.jobs import Jobs, Request
 from runyard.services.roster import LiveWorker, Roster
