@@ -40,6 +40,7 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.ports.webhooks import WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
+from runyard.services.dead_letters import DeadLetters
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
@@ -126,6 +127,7 @@ class Platform:
                 endpoints=self.endpoints,
                 fleet=self.fleet,
                 jobs=self.jobs,
+                dead_letters=DeadLetters(a.store, self.jobs, a.clock),
                 logs=self.logs,
                 blobs=a.blobs,
                 clock=a.clock,
