@@ -158,6 +158,7 @@ class Platform:
             await asyncio.gather(*loops, return_exceptions=True)
             await self.lifecycle.close()
             await (runtime.leave() if self.handing_over else runtime.close())
+            await self.lifecycle.stopped()  # Jobs of workers that have just ended go back while there is a store.
             for store in self.stores:
                 await store.close()
 

@@ -72,7 +72,7 @@ async def test_a_job_that_kills_each_worker_ends_with_the_evidence_of_every_atte
         job = await scene.until(job_id, "FAILED")
 
         assert "killed by signal 11" in job["error"]
-        assert "(attempt 3 of 3; quarantined: 3 workers died with this job in hand)" in job["error"]
+        assert "(attempt 3 of 3; no attempt is left); quarantined: 3 workers died with this job in hand" in job["error"]
         assert True is job["quarantined"]
         assert [11, 11, 11] == [attempt["signal"] for attempt in job["attempts"]]
         assert [["worker_died", True, [f"working on {job_id}"]]] * 3 == [
@@ -116,7 +116,7 @@ async def test_the_settings_say_how_often_a_job_is_tried() -> None:
     async with playing(Settings(attempts_max=1)) as scene:
         once = await scene.until(await scene.run(dies=9), "FAILED")
 
-    assert "(attempt 2 of 5; quarantined" in killer["error"]
+    assert "(attempt 2 of 5); quarantined: 2 workers" in killer["error"]
     assert "(attempt 1 of 1; no attempt is left)" in once["error"]
     assert "quarantined" not in once
 

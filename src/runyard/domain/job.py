@@ -213,12 +213,12 @@ class Job(NamedTuple):
             fenced_from=self._fence(),
         )
         used, killed = lost.attempts_lost - lost.attempts_excused, deaths(lost.attempts, lost.run)
-        attempt = f"attempt {used} of {limits.attempts_max}"
-        if counted and limits.quarantines(killed):
-            error = f"{reason} ({attempt}; quarantined: {killed} workers died with this job in hand)"
-            return lost._replace(quarantined=True)._end(FAILED, now, error=error)
-        if counted and used >= limits.attempts_max:
-            return lost._end(FAILED, now, error=f"{reason} ({attempt}; no attempt is left)")
+        last, dangerous = used >= limits.attempts_max, limits.quarantines(killed)
+        if counted and (last or dangerous):
+            error = f"{reason} (attempt {used} of {limits.attempts_max}{'; no attempt is left' if last else ''})"
+            if dangerous:
+                error += f"; quarantined: {killed} workers died with this job in hand"
+            return lost._replace(quarantined=dangerous)._end(FAILED, now, error=error)
         return lost._replace(state=IN_QUEUE, lease=None, queued_at=now, output=None)
 
     def progress(self, value: bytes) -> Job:

@@ -115,6 +115,8 @@ def cause_of_end(exit: Exit | None, *, asked: bool) -> Cause:
 
     Without an `exit` nobody has seen its end: the platform was down, and a machine or a keeper that dies takes all workers.
     """
+    if exit is not None and exit.with_platform:
+        return Cause.PLATFORM_DIED
     if asked:
         return Cause.WORKER_STOPPED
-    return Cause.PLATFORM_DIED if exit is None or exit.with_platform else Cause.WORKER_DIED
+    return Cause.PLATFORM_DIED if exit is None else Cause.WORKER_DIED

@@ -80,7 +80,7 @@ def test_a_job_that_kills_worker_after_worker_is_quarantined() -> None:
     job = tried(CRASH, CRASH, CRASH)
 
     assert (JobState.FAILED, True) == (job.state, job.quarantined)
-    assert "gone (attempt 3 of 3; quarantined: 3 workers died with this job in hand)" == job.error
+    assert "gone (attempt 3 of 3; no attempt is left); quarantined: 3 workers died with this job in hand" == job.error
 
 
 def test_quarantine_can_come_before_the_last_attempt() -> None:
@@ -150,6 +150,7 @@ def test_a_job_that_ran_too_long_remembers_what_its_worker_said() -> None:
         (Exit(0), False, Cause.WORKER_DIED),
         (Exit(None, 9), True, Cause.WORKER_STOPPED),
         (Exit(None, 9, with_platform=True), False, Cause.PLATFORM_DIED),
+        (Exit(None, 9, with_platform=True), True, Cause.PLATFORM_DIED),
         (None, False, Cause.PLATFORM_DIED),
     ],
 )
