@@ -1,6 +1,7 @@
 """A platform process takes over from the one before: the same stores, the same workers, another process."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from runyard.services.roster import LiveWorker
 from tests.builders import ENDPOINT, a_job, a_scaling, an_endpoint
 from tests.component.wire import NoWebhooks
 from tests.control_doubles import MemoryBlobs
+from tests.slow_store import SlowJobs
 
 
 class Poll:
@@ -219,3 +221,16 @@ async def test_what_is_recorded_follows_the_worker(house: House) -> None:
         house.runtime.exit(live.id, Exit(0))
         await asyncio.sleep(0.01)
         assert live.id not in [worker.id for worker in await house.fleet.workers()]
+
+
+async def test_once_a_platform_has_stopped_its_jobs_are_back_however_slow_the_store() -> None:
+    slow = SlowJobs(random.Random(7), pause_s_max=0.5)
+    house = House(store=slow)  # type: ignore[arg-type]
+    await house.control.add_endpoint(an_endpoint(scaling=a_scaling(workers_min=1, workers_max=1)))
+    async with house.process() as platform:
+        job = await a_running_job(platform, await the_worker(platform))
+        await platform.drain()
+        waiting = await slow._store.get(ENDPOINT, job.id)
+
+        assert waiting is not None
+        assert (JobState.IN_QUEUE, 1, 1) == (waiting.state, waiting.attempts_lost, waiting.attempts_excused)

@@ -77,21 +77,16 @@ class DeadLetters:
 
     async def redrive_all(self, endpoint_id: EndpointId) -> Redriven:
         """All that are dead when this is called, the oldest first, but for the quarantined."""
-        quarantined, ids = 0, list[JobId]()
-        async for job in self._all(endpoint_id):
-            quarantined += job.quarantined
-            if not job.quarantined:
-                ids.append(job.id)
+        ids = [job.id async for job in self._all(endpoint_id)]
         ids.reverse()
-        done = 0
-        while ids:
-            batch, ids = ids[:_PAGE], ids[_PAGE:]
-            outcome = await self.redrive(endpoint_id, batch)
+        done = quarantined = 0
+        for start in range(0, len(ids), _PAGE):
+            outcome = await self.redrive(endpoint_id, ids[start : start + _PAGE])
             for refusal in outcome.refused:
+                # Some have expired or were retried by somebody else meanwhile.
                 if not isinstance(refusal.error, NotFound | Conflict):
                     raise refusal.error
-            # Others have expired or were retried by somebody else meanwhile.
-            done += outcome.redriven
+            done, quarantined = done + outcome.redriven, quarantined + outcome.quarantined
             await self._clock.sleep(0)
         return Redriven(redriven=done, quarantined=quarantined)
 
