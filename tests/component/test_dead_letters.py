@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runyard.adapters.signals import LocalSignals
+from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.attempt import Cause, Evidence
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
-from tests.builders import a_job
+from runyard.services.dead_letters import DeadLetters
+from runyard.services.dispatch import Dispatch
+from runyard.services.jobs import Jobs
+from runyard.services.roster import Roster
+from tests.builders import ENDPOINT, a_job
 from tests.component.control_plane import ControlPlane
+from tests.control_doubles import CountingIds, SetClock
 
 CRASH = Evidence(Cause.WORKER_DIED, signal=11, last_lines=("loading", "boom"))
 
@@ -213,3 +221,19 @@ async def test_an_endpoint_that_is_not_there_has_no_dead_letters(morgue: Morgue)
 async def test_strangers_see_and_redrive_nothing(morgue: Morgue) -> None:
     assert 401 == (await morgue.plane.stranger.get(morgue.path)).status_code
     assert 401 == (await morgue.plane.stranger.post(f"{morgue.path}/redrive", json={"all": True})).status_code
+
+
+async def test_jobs_that_are_redriven_together_keep_their_order_on_disk_too(tmp_path: Path) -> None:
+    clock, signals, ids = SetClock(), LocalSignals(), CountingIds()
+    store = EmbeddedJobs(tmp_path / "jobs.db", now=clock.at)
+    jobs = Jobs(store, Dispatch(store, Roster(), signals, clock), signals, clock, ids)
+    named = [f"job-{number}" for number in range(250)]
+    for id in named:
+        await store.add(a_job(id, at=clock.at).take(WorkerId("w1"), clock.at).fail("boom", None, clock.at))
+    outcome = await DeadLetters(store, jobs, clock).redrive_all(ENDPOINT)
+    await store.close()
+
+    store = EmbeddedJobs(tmp_path / "jobs.db", now=clock.at)
+    assert 250 == outcome.redriven
+    assert named == [job.id for job in await store.take(ENDPOINT, WorkerId("fresh"), 1000, clock.at)]
+    await store.close()
