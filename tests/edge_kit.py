@@ -36,6 +36,7 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
+from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.sweeper import Sweeper
@@ -283,6 +284,7 @@ class Yard:
             self.book,
             self.fleet,
             self.access,
+            limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
         )

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from runyard.adapters import pip_settings
 from runyard.api.app import build_app
 from runyard.api.metrics import _Snapshot
+from runyard.config import Settings
 from runyard.domain.errors import BuildFailed, RunyardError, StartFailed
 from runyard.domain.fleet import Failures
 from runyard.edge.jobs import JobRoutes
@@ -67,7 +68,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 
 def test_the_http_api_page_has_every_route_and_no_other() -> None:
-    routes = JobRoutes(*[MagicMock()] * 4, run_bytes_max=1, runsync_bytes_max=1)
+    routes = JobRoutes(*[MagicMock()] * 4, limits=MagicMock(), run_bytes_max=1, runsync_bytes_max=1)
     hot = hot_routes(routes.paths, "/v2/{id}", "/{job_id}")
     others = {
         (method, route.path)
@@ -77,6 +78,17 @@ def test_the_http_api_page_has_every_route_and_no_other() -> None:
     }
 
     assert hot | others == routes_on(REFERENCE / "http-api.md")
+
+
+def test_the_http_api_page_has_the_limits_of_the_preset() -> None:
+    section = (REFERENCE / "http-api.md").read_text().partition("### Rate limits")[2]
+    rows = re.findall(r"^\| `([\w-]+)`[^|]*\| (\d+) \|(?: (\d+))? \|(?: (\d+))? \|$", section, re.MULTILINE)
+    limits = Settings(limits="runpod").rate_limits
+
+    assert {limit.window_s for limit in limits.values()} == {10}
+    assert {name: (limit.requests, limit.per_worker, limit.in_flight) for name, limit in limits.items()} == {
+        name: tuple(int(number or 0) for number in numbers) for name, *numbers in rows
+    }
 
 
 def test_the_worker_protocol_page_has_every_route_and_no_other() -> None:
@@ -131,7 +143,11 @@ def test_the_tree_on_the_architecture_page_is_that_of_the_code() -> None:
 def hot_routes(paths: Paths, base: str, *names: str) -> set[tuple[str, str]]:
     """The last of `names` is the job's; the ones before it are in every path."""
     *always, job = names
-    tables = ((paths._plain, "".join(always)), (paths._with_job, "".join((*always, job))))
+    tables = (
+        (paths._plain, "".join(always)),
+        (paths._with_job, "".join((*always, job))),
+        (paths._with_path, "".join((*always, "/{path}"))),
+    )
     return {
         (method.decode(), f"{base}/{word}{rest}")
         for table, rest in tables

@@ -15,6 +15,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from starlette.applications import Starlette
+
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.files import write_secret
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
@@ -46,6 +48,7 @@ from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
+from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
@@ -111,6 +114,7 @@ class Platform:
             self.endpoints,
             self.fleet,
             self.access,
+            limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
         )
@@ -121,7 +125,11 @@ class Platform:
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        self.app = build_app(
+        self.app = self._control_plane(adapters, settings)
+
+    def _control_plane(self, a: Adapters, settings: Settings) -> Starlette:
+        """What is not a hot route, behind the user port."""
+        return build_app(
             Services(
                 access=self.access,
                 endpoints=self.endpoints,

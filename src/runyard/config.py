@@ -7,16 +7,24 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from runyard.domain.attempt import ATTEMPTS_MAX, ATTEMPTS_MAX_LIMIT, QUARANTINE_AFTER, AttemptLimits
 from runyard.domain.errors import BadRequest
+from runyard.domain.limits import Limit
 
 MIB = 1 << 20
 
 
+LIMITS = ("off", "runpod")
+
+
 def _setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
+
+
+def _limit(operations: str, more: str = "", **numbers: int) -> Any:
+    return _setting(Limit(**numbers), f"Limit of {operations} while `limits` is not off.{more}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,26 @@ class Settings:
         256 * MIB,
         "Largest result or stream chunk body a worker may send, in bytes; it is the bound on memory per worker.",
     )
+    limits: str = _setting(
+        "off",
+        "Limits of what one API key may ask of one endpoint: `runpod` has those of the hosted service, operation by "
+        "operation, each of which can be changed below; `off` has none. Requests beyond them are answered 429.",
+    )
+    limits_run: Limit = _limit(
+        "`run`",
+        " At most `requests` in any `window_s` seconds, or `per_worker` for each running worker if that is more, and "
+        "`in_flight` open at once; 0 is no limit. What is not named keeps its default. In the environment it is written "
+        "as in the file: `RUNYARD_LIMITS_RUN='{ requests = 50 }'`.",
+        requests=1000,
+        in_flight=200,
+        per_worker=200,
+    )
+    limits_runsync: Limit = _limit("`runsync`", requests=2000, in_flight=400, per_worker=400)
+    limits_status: Limit = _limit("`status` and `status-sync`", requests=2000, in_flight=400, per_worker=400)
+    limits_stream: Limit = _limit("`stream`", requests=2000, in_flight=400, per_worker=400)
+    limits_openai: Limit = _limit("`openai`", requests=2000, in_flight=400, per_worker=400)
+    limits_cancel: Limit = _limit("`cancel`", requests=100, in_flight=20, per_worker=20)
+    limits_purge_queue: Limit = _limit("`purge-queue`", requests=2)
     bundle_bytes_max: int = _setting(200 * MIB, "Largest source bundle in bytes.")
     stop_grace_s: float = _setting(10.0, "Seconds a worker gets between SIGTERM and SIGKILL.")
     job_stop_grace_s: float = _setting(
@@ -79,6 +107,25 @@ class Settings:
     volume_dir: Path | None = _setting(
         None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
     )
+
+    def __post_init__(self) -> None:
+        if self.limits not in LIMITS:
+            raise BadRequest(f"limits must be {' or '.join(LIMITS)}, not {self.limits!r}")
+
+    @property
+    def rate_limits(self) -> Mapping[str, Limit]:
+        """By operation; none when they are off."""
+        if self.limits == "off":
+            return {}
+        return {
+            "run": self.limits_run,
+            "runsync": self.limits_runsync,
+            "status": self.limits_status,
+            "stream": self.limits_stream,
+            "openai": self.limits_openai,
+            "cancel": self.limits_cancel,
+            "purge-queue": self.limits_purge_queue,
+        }
 
     @property
     def attempt_limits(self) -> AttemptLimits:
@@ -131,9 +178,21 @@ def _coerce(name: str, value: Any, default: Any) -> Any:
                 return int(value)
             case float():
                 return float(value)
+            case Limit():
+                return default.changed(_table(value))
             case Path() | None:
                 return Path(value)
             case _:
                 return str(value)
+    except BadRequest as error:
+        raise BadRequest(f"setting {name}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadRequest(f"setting {name} cannot be {value!r}") from error
+
+
+def _table(value: Any) -> Mapping[str, object]:
+    """A table of the file, or one of the environment, written as the file would have it in one line."""
+    table = tomllib.loads(f"it = {value}")["it"] if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        raise BadRequest(f"it is a table like {{ requests = 50 }}, not {value!r}")
+    return cast("Mapping[str, object]", table)

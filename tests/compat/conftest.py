@@ -117,6 +117,12 @@ def async_generating(platform: Platform) -> Endpoint:
     return warm(platform, "async_generating.py", "async-generating", {"chunks": []})
 
 
+@pytest.fixture(scope="session")
+def talking(platform: Platform) -> Endpoint:
+    """A model, as worker-vllm serves one."""
+    return warm(platform, "talking.py", "talking", {"openai_route": "/v1/models"})
+
+
 def warm(platform: Platform, handler: str, name: str, first: dict[str, Any], *flags: str) -> Endpoint:
     """An endpoint whose one worker is up when the first test comes, and stays."""
     endpoint = platform.deploy(handler, name, "--workers-max", "1", "--idle-timeout", "600", *flags)

@@ -130,8 +130,8 @@ def until(probe: Callable[[], T | None], what: str, seconds: float = JOB_S_MAX) 
 
 
 @contextmanager
-def running() -> Iterator[Platform]:
-    """A platform of its own, in a folder of its own. At the end nothing of it may be left."""
+def running(settings: Mapping[str, str] | None = None) -> Iterator[Platform]:
+    """A platform of its own, in a folder of its own, with these variables. At the end nothing of it may be left."""
     with tempfile.TemporaryDirectory(prefix="runyard-compat-") as folder:
         data_dir, log = Path(folder, "data"), Path(folder, "serve.log")
         command = [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", str(data_dir)]
@@ -143,7 +143,7 @@ def running() -> Iterator[Platform]:
                 stderr=stderr,
                 text=True,
                 cwd=folder,
-                env=_environment({"RUNYARD_JOB_STOP_GRACE_S": str(STOP_GRACE_S)}),
+                env=_environment({"RUNYARD_JOB_STOP_GRACE_S": str(STOP_GRACE_S), **(settings or {})}),
             ) as server,
         ):
             try:

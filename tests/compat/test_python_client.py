@@ -161,6 +161,7 @@ def test_a_failed_job_runs_again_under_its_id(outcomes: Endpoint) -> None:
         outcomes.sdk.rp_client.post(f"{outcomes.id}/retry/{job['id']}", None)
 
 
+@pytest.mark.row("F041")
 def test_a_wrong_key_raises_what_the_client_says_about_keys(outcomes: Endpoint) -> None:
     stranger = runpod.Endpoint(outcomes.id, api_key="rpa_wrong")
 
@@ -169,6 +170,7 @@ def test_a_wrong_key_raises_what_the_client_says_about_keys(outcomes: Endpoint) 
             call()
 
 
+@pytest.mark.row("F041")
 @pytest.mark.parametrize("path", ["{id}/status/nothing", "nowhere/health"])
 def test_what_does_not_exist_raises_404(outcomes: Endpoint, path: str) -> None:
     with pytest.raises(requests.HTTPError, match="404 Client Error"):

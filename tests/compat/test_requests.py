@@ -43,7 +43,7 @@ def test_a_body_reaches_the_handler_up_to_its_limit(outcomes: Endpoint, path: st
     assert {"status": "COMPLETED", "output": "small"} == result_of(outcomes.ended(taken.json()["id"]))
 
 
-@pytest.mark.row("F019", "F021")
+@pytest.mark.row("F019", "F021", "F041")
 @pytest.mark.parametrize("path", ["run", "runsync"])
 @pytest.mark.parametrize(
     ("body", "named"),

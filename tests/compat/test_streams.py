@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from runpod.endpoint import Job
 
 from tests.compat.gate import Gate
 from tests.compat.platform import TERMINAL, Endpoint, result_of
@@ -28,6 +31,49 @@ def test_a_piece_shows_while_the_job_goes_on(kind: str, gate: Gate, request: pyt
     guest.let_go()
     assert ["after the gate"] == list(stream)
     assert {"status": "COMPLETED", "output": []} == result_of(endpoint.status(job.job_id))
+
+
+@pytest.mark.row("F007", "F137")
+def test_a_stream_of_events_is_gone_on_with_where_it_broke(generating: Endpoint, gate: Gate) -> None:
+    job_id = generating.run({"chunks": CHUNKS, "gate": gate.port})
+    guest = gate.next()
+    with _events(generating, job_id) as lines:
+        early = [next(lines) for _ in CHUNKS]  # And leave.
+    with _events(generating, job_id, last_event_id=early[1]["id"]) as lines:
+        again = [next(lines) for _ in CHUNKS[2:]]
+        guest.let_go()
+        last, end = lines
+
+    assert CHUNKS == [json.loads(event["data"]) for event in early]
+    assert early[2:] == again
+    assert "after the gate" == json.loads(last["data"])
+    assert ("end", "COMPLETED") == (end["event"], json.loads(end["data"])["status"])
+    assert [*CHUNKS, "after the gate"] == list(_job(generating, job_id).stream())  # Nothing was drained.
+
+
+@contextmanager
+def _events(endpoint: Endpoint, job_id: str, *, last_event_id: str = "") -> Iterator[Iterator[dict[str, str]]]:
+    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last_event_id} if last_event_id else {})}
+    with endpoint.platform.http.stream("GET", f"/v2/{endpoint.id}/stream/{job_id}", headers=headers) as reply:
+        assert reply.status_code == 200
+        yield _parsed(reply.iter_lines())
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    event: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line:
+            event[name] = value
+        elif "data" in event:
+            yield event
+            event = {}
+        else:
+            event = {}
+
+
+def _job(endpoint: Endpoint, job_id: str) -> Job:
+    return Job(endpoint.id, job_id, endpoint.sdk.rp_client)
 
 
 @pytest.mark.row("F139", "F121")

@@ -74,6 +74,28 @@ async def test_pipelined_requests_are_answered_in_their_order(site: Site) -> Non
             assert "IN_QUEUE" == (await wire.reply()).json()["status"]
 
 
+async def test_a_result_counts_though_what_was_asked_before_it_waits() -> None:
+    plane = b"/v2/%b/%%b/%b" % (ENDPOINT.encode(), WORKER.encode())
+    head = b" HTTP/1.1\r\n%bAuthorization: %b\r\n" % (HOST, SECRET.encode())
+    take = b"GET " + plane % b"job-take" + b"?job_in_progress=1" + head + b"\r\n"
+    done = b"POST " + plane % b"job-done" + b"/%b" + head + b'Content-Length: 12\r\n\r\n{"output":1}'
+    async with (
+        a_site() as site,
+        site.wire() as client,
+        site.wire() as other,
+        site.wire(worker=True) as worker,
+    ):
+        client.send(site.post(RUNSYNC))
+        worker.send(take)
+        job_id = (await worker.reply()).json()["id"]
+        worker.send(take + done % job_id.encode() + done % b"of-nobody")
+
+        assert "COMPLETED" == (await client.reply()).json()["status"]
+        other.send(site.post())
+        accepted = (await other.reply()).json()["id"]
+        assert [accepted, None, None] == [(await worker.reply()).json().get("id") for _ in range(3)]
+
+
 @pytest.mark.parametrize("first", [HEALTH, b"/elsewhere"])
 async def test_a_long_pipeline_is_no_deep_stack(site: Site, first: bytes) -> None:
     async with site.wire() as wire:

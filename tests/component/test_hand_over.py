@@ -10,9 +10,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from runyard.domain.job import JobId
 from runyard.edge import listener
 from runyard.edge.listener import Listener, listening
 from tests.builders import ENDPOINT, SECRET, WORKER
+from tests.component.sse import Answer
 from tests.edge_kit import Wire, Yard, bind, nothing_else
 
 HEALTH = f"/v2/{ENDPOINT}/health"
@@ -126,6 +128,38 @@ async def test_who_waits_for_a_job_gets_it_as_it_stands(pair: Pair) -> None:
         reply = await wire.reply()
 
     assert (200, "IN_QUEUE") == (reply.status, reply.json()["status"])
+
+
+async def test_a_stream_of_events_is_ended_and_gone_on_with_by_the_new_process(pair: Pair) -> None:
+    job_id = await pair.yards[0].client.run()
+    asking = pair.get(f"/v2/{ENDPOINT}/stream/{job_id}").replace(b"Host", b"Accept: text/event-stream\r\nHost")
+    async with pair.wire(0) as wire:
+        wire.send(asking)
+        answer = await Answer.on(wire)
+        await pair.hand_over()
+        assert [] == await answer.rest()
+        wire.send(asking)
+        reply = await wire.reply()
+
+    assert answer.whole
+    assert (1, 404) == (len(pair.passed), reply.status)  # The new yard's store has no such job.
+
+
+async def test_a_slow_reader_of_events_holds_nobody_up(pair: Pair) -> None:
+    yard = pair.yards[0]
+    job_id = JobId(await yard.client.run())
+    await yard.worker().take()
+    for _ in range(32):
+        await yard.dispatch.stream(yard.worker().live, job_id, [b'"%b"' % (b"x" * (1 << 20))])
+    async with pair.wire(0) as wire:
+        wire.send(pair.get(f"/v2/{ENDPOINT}/stream/{job_id}").replace(b"Host", b"Accept: text/event-stream\r\nHost"))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(2):
+            await pair.hand_over()
+        answer = await Answer.on(wire)
+        assert 0 < len(await answer.rest()) < 32
+
+    assert answer.whole
 
 
 async def test_a_request_that_is_coming_in_is_finished_by_the_old_process(pair: Pair) -> None:

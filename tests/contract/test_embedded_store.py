@@ -105,6 +105,30 @@ async def test_nobody_sees_a_change_before_it_is_kept(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_new_job_and_its_lease_share_a_commit(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    change = await store.add_soon(a_job("a"))
+    await store.take(ENDPOINT, A, 1, START)
+    await store.kept(change)
+
+    assert 1 == store._journal._row  # pyright: ignore[reportPrivateUsage]
+    await store.close()
+
+
+async def test_a_job_that_could_not_be_kept_never_was_whoever_has_it(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    full(store, now=True)
+    change = await store.add_soon(a_job("a"))
+    [leased] = await store.take(ENDPOINT, A, 1, START)
+
+    with pytest.raises(TooBusy):
+        await store.kept(change)
+    assert None is await store.latest(ENDPOINT, leased.id)
+    assert not await store.save(leased.complete(b"1", START), leased)
+    full(store, now=False)
+    await store.close()
+
+
 async def test_many_who_come_at_once_share_a_commit(tmp_path: Path) -> None:
     store = opened(tmp_path)
     await asyncio.gather(*(store.add(a_job(f"job-{number}")) for number in range(500)))

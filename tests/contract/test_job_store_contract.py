@@ -56,6 +56,32 @@ async def test_a_job_kept_with_its_lease_is_nobody_elses(store: JobStore) -> Non
     assert job == await kept(store, job)
 
 
+async def test_a_new_job_may_be_leased_before_it_is_kept(store: JobStore) -> None:
+    job = a_job()
+    change = await store.add_soon(job)
+    [leased] = await store.take(ENDPOINT, A, 1, START)
+
+    assert leased == await store.latest(ENDPOINT, job.id)
+    await store.kept(change)
+    assert leased == await kept(store, job)
+
+
+async def test_a_job_is_kept_though_nobody_hurries(store: JobStore) -> None:
+    change = await store.add_soon(a_job())
+    await store.kept(change, hurry=False)
+
+    assert ["job-1"] == await taken(store)
+    with pytest.raises(Conflict):
+        await store.add_soon(a_job())
+
+
+async def test_the_latest_of_a_job_is_asked_for_with_its_endpoint(store: JobStore) -> None:
+    await stored(store, "a")
+
+    assert None is await store.latest(OTHER, JobId("a"))
+    assert None is await store.latest(ENDPOINT, JobId("b"))
+
+
 async def test_a_returned_job_goes_first(store: JobStore) -> None:
     await stored(store, "a", "b", "c")
     first, second = await store.take(ENDPOINT, A, 2, LATER)

@@ -106,6 +106,66 @@ async def test_what_is_not_there_has_no_output(store: JobStore) -> None:
     assert [] == await store.drain_output(job, None)
 
 
+# Output, read again and again
+
+
+async def test_chunks_are_read_from_any_place_by_any_number_of_readers(store: JobStore) -> None:
+    job = await running(store)
+    await store.append_output(job, [b"1", b"2", b"3"])
+
+    assert [b"1", b"2", b"3"] == await store.read_output(job, 0, 100)
+    assert [b"1", b"2", b"3"] == await store.read_output(job, 0, 100)
+    assert [[b"2", b"3"], [b"3"], [], []] == [await store.read_output(job, after, 100) for after in (1, 2, 3, 9)]
+
+
+async def test_reading_and_draining_know_nothing_of_each_other(store: JobStore) -> None:
+    job = await running(store)
+    await store.append_output(job, [b"1", b"2"])
+    await store.read_output(job, 0, 100)
+
+    assert [b"1", b"2"] == await store.drain_output(job, None)
+    await store.append_output(job, [b"3"])
+    assert [b"1", b"2", b"3"] == await store.read_output(job, 0, 100)
+
+
+async def test_a_read_stays_within_its_bytes_but_always_moves_on(store: JobStore) -> None:
+    job = await running(store)
+    await store.append_output(job, [b"1234", b"567", b"8", b"90"])
+
+    assert [[b"1234"], [b"567"], [b"8", b"90"]] == [await store.read_output(job, after, 3) for after in (0, 1, 2)]
+
+
+async def test_chunks_can_be_read_after_the_end_and_beside_progress(store: JobStore) -> None:
+    job = await running(store)
+    await store.append_output(job, [b"1"])
+    going = await saved(store, job, job.progress(b'"half"'))
+    assert [b"1"] == await store.read_output(job, 0, 100)
+    done = await saved(store, going, going.complete(b"[]", LATER))
+
+    assert [[b"1"]] * 3 == [await store.read_output(one, 0, 100) for one in (job, going, done)]
+
+
+async def test_a_reader_gets_chunks_of_the_attempt_it_asks_for_only(store: JobStore) -> None:
+    first = await running(store)
+    await store.append_output(first, [b"old", b"older"])
+    waiting = await saved(store, first, first.lose_worker(LATER, "it died"))
+    assert [[], []] == [await store.read_output(job, 0, 100) for job in (first, waiting)]
+    [second] = await store.take(ENDPOINT, B, 1, LATER)
+    await store.append_output(second, [b"new", b"newer"])
+
+    assert [] == await store.read_output(first, 1, 100)
+    assert [b"newer"] == await store.read_output(second, 1, 100)
+
+
+async def test_what_is_not_there_has_nothing_to_read(store: JobStore) -> None:
+    job = await running(store)
+    assert [] == await store.read_output(job, 0, 100)
+    await store.append_output(job, [b"1"])
+    await store.remove(job)
+
+    assert [] == await store.read_output(job, 0, 100)
+
+
 # Bounds
 
 

@@ -59,7 +59,9 @@ async def view(store: JobStore) -> list[tuple[list[Job], JobCounts]]:
 
 def fill_disk(store: EmbeddedJobs, *, full: bool) -> None:
     """As SQLite sees it: no page more."""
-    database = store._journal._database  # pyright: ignore[reportPrivateUsage]
+    journal = store._journal  # pyright: ignore[reportPrivateUsage]
+
+    database = journal._database  # pyright: ignore[reportPrivateUsage]
     pages = database.execute("pragma page_count").fetchone()[0]
     database.execute(f"pragma max_page_count = {pages if full else 1 << 30}")
 

@@ -9,6 +9,7 @@
     ├── MethodNotAllowed            405  method_not_allowed
     ├── Conflict                    409  conflict
     ├── TooLarge                    413  too_large
+    ├── TooManyRequests             429  too_many_requests
     ├── TooBusy                     503  too_busy
     ├── BuildFailed                 500  build_failed     (a release's environment or image)
     ├── StartFailed                 500  start_failed     (a worker)
@@ -28,6 +29,8 @@ class RunyardError(Exception):
 
     code = "internal_error"
     status = 500
+    retry_after_s: int | None = None
+    """After so long the same request may pass; None: time alone changes nothing."""
 
     @property
     def message(self) -> str:
@@ -110,11 +113,23 @@ class TooLarge(RunyardError):
     status = 413
 
 
+class TooManyRequests(RunyardError):
+    """The caller has reached one of its limits."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class TooBusy(RunyardError):
     """A bound of the platform is reached; trying again later can work."""
 
     code = "too_busy"
     status = 503
+    retry_after_s = 1
 
 
 class BuildFailed(RunyardError):

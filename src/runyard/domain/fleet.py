@@ -19,7 +19,7 @@ once its actions are applied it says nothing more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf, nextafter
 
 from runyard.domain.job import WorkerId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
@@ -154,6 +154,12 @@ def overdue_at(scaling: ScalingPolicy, now: float) -> float:
     return now - scaling.scaler.delay.total_seconds() if isinstance(scaling.scaler, QueueDelay) else now
 
 
+def _overdue_from(queued_at: float, delay_s: float) -> float:
+    """The first time at which `overdue_at` finds it; the sum may be rounded to just before that."""
+    at = queued_at + delay_s
+    return at if at - delay_s >= queued_at else nextafter(at, inf)
+
+
 def demand_limit(scaling: ScalingPolicy, concurrency: int = 1) -> int:
     """Pressing jobs beyond this number cannot change a plan; `concurrency` is the largest of the fleet's workers."""
     per_worker = scaling.scaler.per_worker if isinstance(scaling.scaler, RequestCount) else concurrency
@@ -220,7 +226,7 @@ def _wake_at(view: FleetView, serving: list[WorkerView], wanted: int, now: float
     if demand.oldest_at is not None or wanted > len(serving):
         times.append(view.failures.retry_at)
     if isinstance(scaling.scaler, QueueDelay) and demand.next_at is not None:
-        times.append(demand.next_at + scaling.scaler.delay.total_seconds())
+        times.append(_overdue_from(demand.next_at, scaling.scaler.delay.total_seconds()))
     timeout_s = scaling.idle_timeout.total_seconds()
     idle_since = [w.idle_since for w in serving if w.idle_since is not None]
     if len(serving) > scaling.workers_min:

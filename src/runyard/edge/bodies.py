@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from runyard.domain.attempt import Attempt
-from runyard.domain.errors import BadRequest
+from runyard.domain.errors import BadRequest, RunyardError
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job, JobState, Lease
 from runyard.services.jobs import Request
@@ -44,6 +44,8 @@ DIGITS_MAX = 4300
 """Digits of a number: Python reads no longer ones, and a stock worker drops, without a word, a job that it cannot read."""
 _DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
 
+T = TypeVar("T")
+
 _submit = msgspec.json.Decoder(SubmitBody)
 _worker = msgspec.json.Decoder(WorkerBody)
 _text = msgspec.json.Decoder(str)
@@ -53,8 +55,22 @@ encode = _encoder.encode
 
 def parse_request(body: bytes, sync_wait_s: float | None) -> Request:
     """Check a `/run` or `/runsync` body. Raises `BadRequest` saying which field to change."""
+    parsed = checked(_submit, body)
+    if parsed.input is UNSET:
+        raise BadRequest('the body has no "input"; send {"input": ...}')
+    return Request(
+        input=bytes(parsed.input),
+        webhook=_webhook(parsed.webhook),
+        policy=DEFAULT_POLICY if parsed.policy is None else _policy(parsed.policy),
+        s3_config=None if parsed.s3Config is None else encode(parsed.s3Config),
+        sync_wait_s=sync_wait_s,
+    )
+
+
+def checked(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode a client's body. Raises `BadRequest` saying what to change."""
     try:
-        parsed = _submit.decode(body)
+        parsed = decoder.decode(body)
         check_utf8(body)
         check_numbers(body)
     except msgspec.ValidationError as error:
@@ -65,15 +81,7 @@ def parse_request(body: bytes, sync_wait_s: float | None) -> Request:
         raise BadRequest(f"the body has a number of more than {DIGITS_MAX} digits") from error
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply") from error
-    if parsed.input is UNSET:
-        raise BadRequest('the body has no "input"; send {"input": ...}')
-    return Request(
-        input=bytes(parsed.input),
-        webhook=_webhook(parsed.webhook),
-        policy=DEFAULT_POLICY if parsed.policy is None else _policy(parsed.policy),
-        s3_config=None if parsed.s3Config is None else encode(parsed.s3Config),
-        sync_wait_s=sync_wait_s,
-    )
+    return parsed
 
 
 def check_utf8(body: bytes) -> None:
@@ -167,6 +175,11 @@ def _job(job: Job, reason: QueueReason | None) -> JobBody:
     )
 
 
+def end_body(job: Job) -> bytes:
+    """A job without its output, for whoever has had it in pieces."""
+    return encode(msgspec.structs.replace(_job(job, None), output=UNSET))
+
+
 def detail_body(job: Job, reason: QueueReason | None) -> bytes:
     """A job with its input, whatever its state and size, and the attempts that gave no result."""
     body = _job(job, reason)
@@ -202,6 +215,10 @@ def stop_body(job_ids: Sequence[str]) -> bytes:
 
 def error_body(message: str) -> bytes:
     return encode({"error": message})
+
+
+def plain_error(error: RunyardError) -> bytes:
+    return error_body(error.message)
 
 
 def _webhook(value: str | None) -> str | None:

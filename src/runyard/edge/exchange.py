@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from runyard.domain.errors import BadRequest, MethodNotAllowed, RunyardError, TooLarge
 from runyard.edge import eager
-from runyard.edge.bodies import error_body
+from runyard.edge.routes import Match
 
 log = logging.getLogger("runyard.edge")
 
@@ -31,39 +31,19 @@ def _parameters(query_string: bytes) -> Mapping[str, str]:
         raise BadRequest(f"the URL has more than {QUERY_FIELDS_MAX} query parameters") from error
 
 
-class Route:
-    """A hot route: its methods, the largest body it takes, what answers it, and how often it was answered.
+class RequestHead(Protocol):
+    """What a request's head says."""
 
-    `admit` says who the caller is, for `Exchange.caller`, or raises for one that may not use it. It sees the head alone:
-    nobody's body is read but a friend's.
-    """
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]: ...
 
-    __slots__ = ("admit", "answers", "body_bytes_max", "handle", "methods", "too_large")
+    @property
+    def authorization(self) -> bytes | None: ...
 
-    def __init__(
-        self,
-        handle: Callable[[Exchange], Coroutine[Any, Any, None]],
-        methods: frozenset[bytes],
-        body_bytes_max: int = 64 * 1024,
-        *,
-        admit: Callable[[Exchange], object],
-        too_large: Callable[[Exchange, str], None] | None = None,
-    ) -> None:
-        self.handle = handle
-        self.admit = admit
-        self.too_large = too_large
-        """Told when a friend's body is refused for its size."""
-        self.methods = methods
-        self.body_bytes_max = body_bytes_max
-        self.answers: dict[int, int] = {}
-        """By status."""
-
-
-class Match(NamedTuple):
-    """A route and the path segments that fill it, percent-decoded."""
-
-    route: Route
-    args: tuple[str, ...]
+    @property
+    def http10(self) -> bool:
+        """The client speaks HTTP/1.0."""
+        ...
 
 
 class _NoEvent:
@@ -78,33 +58,49 @@ class Connection(Protocol):
 
     loop: AbstractEventLoop
     transport: Any
+    flow: Any
+    """uvicorn's view of the transport's buffer."""
     proven: object
     """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+    caller: Any
+    """Whose they are."""
+    on_room: Callable[[], object] | None
+    """Called when the client has taken what it was slow to take."""
 
     def write_answer(self, exchange: Exchange, status: int, body: bytes, headers: bytes) -> None:
         """Write one whole answer and turn to what comes next."""
         ...
 
+    def write_head(self, status: int, headers: bytes) -> None:
+        """Write the head of an answer of which the exchange writes the rest itself."""
+        ...
+
+    def on_response_complete(self) -> None:
+        """Turn to what comes next."""
+        ...
+
 
 class Exchange:
-    """A hot request. Answer it once, with `respond`; until then it may be held open.
+    """A hot request. Answer it once: whole, with `respond`, or in pieces, with `begin`, `send` and `end`; until then it may
+    be held open.
 
     Where uvicorn's protocol looks at its current request-response cycle, it finds this instead; the attributes it reads
-    (`response_complete`, `disconnected`, `keep_alive`, `message_event`) are those of a cycle.
+    (`response_started`, `response_complete`, `disconnected`, `keep_alive`, `message_event`) are those of a cycle.
     """
 
     message_event = _NO_EVENT
 
     __slots__ = (
         "_body",
+        "_early",
         "_on_end",
         "_then",
         "_timer",
         "active",
         "args",
-        "authorization",
         "caller",
         "disconnected",
+        "head",
         "keep_alive",
         "method",
         "protocol",
@@ -112,20 +108,22 @@ class Exchange:
         "received",
         "refusal",
         "response_complete",
+        "response_started",
         "route",
         "started",
     )
 
     def __init__(
-        self, protocol: Connection, match: Match, method: bytes, query_string: bytes, authorization: bytes | None
+        self, protocol: Connection, match: Match, method: bytes, query_string: bytes, head: RequestHead
     ) -> None:
         self.protocol = protocol
         self.route = match.route
         self.args = match.args
         self.method = method
         self.query_string = query_string
-        self.authorization = authorization
-        self.caller: Any = None
+        self.head = head
+        self.caller: Any
+        """Who was admitted."""
         self.keep_alive = True
         self.active = False
         """It is this request's turn to be answered; before, it waits behind a pipelined one."""
@@ -133,9 +131,13 @@ class Exchange:
         """The whole body is here."""
         self.started = False
         self.refusal: RunyardError | None = None
+        self.response_started = False
+        """Its answer comes in pieces, and the first are on their way."""
         self.response_complete = False
         self.disconnected = False
         self._body: bytes | bytearray = b""
+        self._early: tuple[int, bytes, bytes] | None = None
+        """Its answer, until it is its turn."""
         self._on_end: Callable[[], object] | None = None
         self._timer: TimerHandle | None = None
         self._then: Callable[[], object] | None = None
@@ -149,6 +151,10 @@ class Exchange:
     def query(self) -> Mapping[str, str]:
         """Query parameters; of a repeated one the last counts. Raises `BadRequest` when there are too many."""
         return _parameters(self.query_string) if self.query_string else {}
+
+    def header(self, name: bytes) -> bytes | None:
+        """A header by its lower-case name; of a repeated one the first counts."""
+        return next((value for key, value in self.head.headers if key.lower() == name), None)
 
     # What the protocol does
 
@@ -181,7 +187,14 @@ class Exchange:
 
     def proceed(self) -> None:
         """Answer, if it is this request's turn and enough of it is here."""
-        if not self.active or self.started or not (self.received or self.refusal):
+        if not self.active:
+            if not self.route.ahead or not self.received or self.refusal is not None:
+                return
+        elif self._early is not None:
+            early, self._early = self._early, None
+            self.respond(*early)
+            return
+        if self.started or not (self.received or self.refusal):
             return
         self.started = True
         if self.refusal is not None:
@@ -208,14 +221,21 @@ class Exchange:
     @property
     def open_for_answer(self) -> bool:
         """Whether an answer would reach the client, as far as is known."""
-        return not (self.response_complete or self.disconnected or self.protocol.transport.is_closing())
+        return not (
+            self.response_complete
+            or self._early is not None
+            or self.disconnected
+            or self.protocol.transport.is_closing()
+        )
 
     def on_end(self, call: Callable[[], object]) -> None:
-        """Call once the request is answered or its connection is gone, whichever comes first."""
+        """Call once the request is answered or its connection is gone, whichever comes first; after earlier such calls."""
         if self.disconnected:
             call()
-        else:
+        elif (earlier := self._on_end) is None:
             self._on_end = call
+        else:
+            self._on_end = lambda: (earlier(), call())
 
     def hold(self, seconds: float, then: Callable[[], object]) -> None:
         """Call `then` after `seconds` unless the request is answered or abandoned before; a later hold replaces it."""
@@ -227,6 +247,9 @@ class Exchange:
         """Send the answer; False when the client has left. `headers` are whole lines."""
         if not self.open_for_answer:
             return False
+        if not self.active:
+            self._early = status, body, headers
+            return True
         self.response_complete = True
         answers = self.route.answers
         answers[status] = answers.get(status, 0) + 1
@@ -234,21 +257,71 @@ class Exchange:
         self.protocol.write_answer(self, status, body, headers)
         return True
 
+    def begin(self, status: int, headers: bytes, on_room: Callable[[], object]) -> bool:
+        """Begin an answer that comes in pieces; False when the client has left. `on_room` is called when it is no longer
+        `clogged`.
+        """
+        if not self.open_for_answer:
+            return False
+        self.response_started = True
+        answers = self.route.answers
+        answers[status] = answers.get(status, 0) + 1
+        if self.head.http10:
+            self.keep_alive = False  # It knows no chunks: that the connection ends says that the answer does.
+        else:
+            headers += b"transfer-encoding: chunked\r\n"
+        if not self.keep_alive:
+            headers += b"connection: close\r\n"
+        self.protocol.on_room = on_room
+        self.protocol.write_head(status, headers)
+        return True
+
+    @property
+    def clogged(self) -> bool:
+        """The client is slow to take what was sent. More is kept for it in memory, so that nothing should be sent."""
+        return self.protocol.flow.write_paused
+
+    def send(self, piece: bytes) -> bool:
+        """Send a piece of an answer that has begun; False when the client has left."""
+        if not self.open_for_answer:
+            return False
+        if piece:  # An empty chunk would end the answer.
+            self.protocol.transport.write(piece if self.head.http10 else b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
+
+    def end(self) -> None:
+        """End an answer that has begun."""
+        if not self.open_for_answer:
+            return
+        self.response_complete = True
+        self.keep_alive = self.keep_alive and not self.clogged  # Nobody is to wait for the slow client of a cut answer.
+        self.protocol.on_room = None
+        self._end()
+        if not self.head.http10:
+            self.protocol.transport.write(b"0\r\n\r\n")
+        if self.keep_alive:
+            self.protocol.on_response_complete()
+        else:
+            self.protocol.transport.close()
+
     def fail(self, error: BaseException) -> None:
         """Answer with an error; anything that is not ours is a defect and becomes a 500."""
-        if self.response_complete:
+        if self.response_complete or self._early is not None:
             log.error("a request failed after its answer", exc_info=error)
+            return
+        if self.response_started:
+            log.error("a request failed amid its answer", exc_info=error)
+            self.protocol.transport.close()  # Without the last chunk, so that nobody takes it for whole.
             return
         if not isinstance(error, RunyardError):
             log.error("a request failed", exc_info=error)
-            self.respond(500, error_body("internal error; the platform's log has the details"))
-            return
+            error = RunyardError("internal error; the platform's log has the details")
         headers = b""
         if isinstance(error, MethodNotAllowed):
             headers = f"allow: {', '.join(error.allow)}\r\n".encode()
-        elif error.status == 503:
-            headers = b"retry-after: 1\r\n"
-        self.respond(error.status, error_body(error.message), headers)
+        elif error.retry_after_s is not None:
+            headers = b"retry-after: %d\r\n" % error.retry_after_s
+        self.respond(error.status, self.route.error_body(error), headers)
 
     def cut_short(self) -> None:
         """The server stops: what was to happen at the end of a hold happens now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runyard.edge.exchange import Match
+from runyard.edge.routes import Match
 
 HEADERS_MAX = 100
 HEAD_BYTES_MAX = 64 * 1024
@@ -24,11 +24,13 @@ class Head:
         "expects_continue",
         "headers",
         "hosts",
+        "http10",
         "transfer_encoding",
     )
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]], *, http10: bool = False) -> None:
         self.headers = headers
+        self.http10 = http10
         self.authorization: bytes | None = None
         self.content_length: int | None = None
         self.transfer_encoding: bytes | None = None
@@ -51,11 +53,15 @@ class Head:
                 case _:
                     pass
 
-    def problem(self, *, http10: bool) -> Problem | None:
+    def problem(self, url: bytes, *, may_be_large: bool) -> Problem | None:
         """Why it cannot be served, whatever its route."""
+        if len(url) > URL_BYTES_MAX:
+            return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
+        if may_be_large and self.size > HEAD_BYTES_MAX:
+            return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
         if len(self.headers) > HEADERS_MAX:
             return 431, f"the request has more than {HEADERS_MAX} headers"
-        if self.hosts != 1 and (self.hosts or not http10):
+        if self.hosts != 1 and (self.hosts or not self.http10):
             return 400, "the request must have exactly one Host header"
         if self.authorizations > 1:
             return 400, "the request must have at most one Authorization header"

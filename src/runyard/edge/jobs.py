@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
+from runyard.domain.account import ApiKey
 from runyard.domain.endpoint import RESERVED_IDS, Endpoint
 from runyard.domain.errors import BadRequest, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies
-from runyard.edge.exchange import Exchange, Route
+from runyard.edge import bodies, events, openai
+from runyard.edge.exchange import Exchange
 from runyard.edge.paths import Paths
+from runyard.edge.routes import Route
 from runyard.ports.stores import JobQuery
 from runyard.services.jobs import Jobs
+from runyard.services.limits import RateLimits
 from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
 
 WAIT_DEFAULT_S = 90.0
@@ -51,7 +54,7 @@ class Keys(Protocol):
         """Changes whenever a key ends."""
         ...
 
-    def authenticate(self, header: bytes | None) -> object: ...
+    def authenticate(self, header: bytes | None) -> ApiKey: ...
 
 
 Handler = Callable[[Exchange, Endpoint], Coroutine[Any, Any, None]]
@@ -69,6 +72,7 @@ class JobRoutes:
         fleet: FleetFacts,
         keys: Keys,
         *,
+        limits: RateLimits,
         run_bytes_max: int,
         runsync_bytes_max: int,
     ) -> None:
@@ -76,33 +80,64 @@ class JobRoutes:
         self._endpoints = endpoints
         self._fleet = fleet
         self._keys = keys
+        self._limits = limits
+        self._events = events.StreamEvents(jobs)
+        of_openai = self._of_endpoint(openai.OpenAI(jobs).answer)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
-        def route(handler: Handler, methods: frozenset[bytes], body_bytes_max: int = 64 * 1024) -> Route:
-            return Route(self._of_endpoint(handler), methods, body_bytes_max, admit=self._admit)
+        def route(
+            handler: Handler, methods: frozenset[bytes], limit: str = "", body_bytes_max: int = 64 * 1024
+        ) -> Route:
+            """`limit` names the operation whose limit counts."""
+            # Without limits nothing of them is on a request's way.
+            admit = self._admit_within(limit) if limits.covers(limit) else self._admit
+            return Route(self._of_endpoint(handler), methods, body_bytes_max, admit=admit)
 
         plain = {
-            "run": route(self._run, post, run_bytes_max),
-            "runsync": route(self._runsync, post, runsync_bytes_max),
-            "purge-queue": route(self._purge, post),
+            "run": route(self._run, post, "run", run_bytes_max),
+            "runsync": route(self._runsync, post, "runsync", runsync_bytes_max),
+            "purge-queue": route(self._purge, post, "purge-queue"),
             "health": route(self._health, get),
             "requests": route(self._list, get),
         }
         with_job = {
-            "status": route(self._status, get | post),
-            "status-sync": route(self._status_sync, get | post),
-            "stream": route(self._stream, get | post),
-            "cancel": route(self._cancel, post),
+            "status": route(self._status, get | post, "status"),
+            "status-sync": route(self._status_sync, get | post, "status"),
+            "stream": route(self._stream, get | post, "stream"),
+            "cancel": route(self._cancel, post, "cancel"),
             "retry": route(self._retry, post),
             "requests": route(self._request, get),
         }
-        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS)
+        with_path = {
+            "openai": Route(
+                of_openai,
+                get | post,
+                runsync_bytes_max,
+                admit=self._admit_within("openai") if limits.covers("openai") else self._admit,
+                error_body=openai.error_body,
+            ),
+        }
+        self.paths = Paths(plain, with_job, names=1, reserved=RESERVED_IDS, with_path=with_path)
 
-    def _admit(self, x: Exchange) -> None:
-        proven = (self._keys.version, x.authorization)
-        if x.protocol.proven != proven:
-            self._keys.authenticate(x.authorization)
-            x.protocol.proven = proven
+    def _admit(self, x: Exchange) -> ApiKey:
+        protocol = x.protocol
+        proven = (self._keys.version, x.head.authorization)
+        if protocol.proven != proven:
+            protocol.caller = self._keys.authenticate(x.head.authorization)
+            protocol.proven = proven
+        return protocol.caller
+
+    def _admit_within(self, limit: str) -> Callable[[Exchange], ApiKey]:
+        """As `_admit`, for as many requests as the caller may send, and have open, to this endpoint."""
+
+        def admit(x: Exchange) -> ApiKey:
+            key = self._admit(x)
+            # Endpoints that do not exist must not fill the counters.
+            endpoint = self._endpoints.get(EndpointId(x.args[0]))
+            x.on_end(self._limits.enter(key.id, endpoint.id, limit, x.protocol.loop.time()))
+            return key
+
+        return admit
 
     def _of_endpoint(self, handler: Handler) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
         return lambda x: handler(x, self._endpoints.get(EndpointId(x.args[0])))
@@ -133,6 +168,9 @@ class JobRoutes:
         self._hold(x, job.id, _wait(x, STATUS_SYNC_HOLD_S), self._answer_when_ended)()
 
     async def _stream(self, x: Exchange, endpoint: Endpoint) -> None:
+        if events.wanted(x):
+            await self._events.answer(x, endpoint)
+            return
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
         self._hold(x, job.id, _wait(x, STREAM_HOLD_S), self._answer_with_chunks)()
 

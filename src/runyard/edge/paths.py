@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from urllib.parse import unquote
 
-from runyard.edge.exchange import Match, Route
+from runyard.edge.routes import Match, Route
 
 KNOWN_MAX = 4096
 
 
 class Paths:
-    """`/v2/{endpoint}/{operation}[/{worker}][/{job}]` to a route and the names in it.
+    """`/v2/{endpoint}/{operation}[/{worker}][/{job}]` to a route and the names in it; of operations that have paths of their
+    own (`/v2/{endpoint}/openai/v1/models`), the rest of the path, as it came, is the last name.
 
     All but the job id recurs, so what is found for that part is remembered, up to `KNOWN_MAX` paths.
     """
 
     def __init__(
-        self, plain: dict[str, Route], with_job: dict[str, Route], names: int, reserved: frozenset[str]
+        self,
+        plain: dict[str, Route],
+        with_job: dict[str, Route],
+        names: int,
+        reserved: frozenset[str],
+        with_path: dict[str, Route] | None = None,
     ) -> None:
         """`names` is how many names stand before the job id: the endpoint, and on the worker plane the worker."""
         self._plain = plain
         self._with_job = with_job
+        self._with_path = with_path or {}
         self._names = names
         self._reserved = reserved
         self._known: dict[bytes, Match] = {}
@@ -41,7 +48,7 @@ class Paths:
     def answers(self) -> dict[tuple[str, int], int]:
         """How often each operation was answered with each status."""
         found: Counter[tuple[str, int]] = Counter()
-        for routes in (self._plain, self._with_job):
+        for routes in (self._plain, self._with_job, self._with_path):
             for name, route in routes.items():
                 for status, count in route.answers.items():
                     found[name, status] += count
@@ -52,7 +59,7 @@ class Paths:
             _remember(self._known, path, found)
             return found
         if (found := self._parse(head, self._with_job)) is None:
-            return None
+            return self._parse_with_path(path)
         _remember(self._known_with_job, head, found)
         return Match(found.route, (*found.args, _decode(job)))
 
@@ -62,6 +69,11 @@ class Paths:
             return None
         route = routes.get(parts[3])
         return None if route is None else Match(route, (parts[2], *parts[4:]))
+
+    def _parse_with_path(self, path: bytes) -> Match | None:
+        *head, rest = path.split(b"/", 3 + self._names)
+        found = self._parse(b"/".join(head), self._with_path) if rest else None
+        return None if found is None else Match(found.route, (*found.args, f"/{rest.decode('latin-1')}"))
 
 
 def _decode(part: bytes) -> str:

@@ -10,22 +10,17 @@ or repeated headers, upgrades to what we do not speak. Clients that keep us wait
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runyard.edge.bodies import error_body
-from runyard.edge.exchange import STATUS_LINES, Exchange, Match
-from runyard.edge.heads import HEAD_BYTES_MAX, URL_BYTES_MAX, Head, Known, Problem, head_bytes
+from runyard.edge.exchange import STATUS_LINES, Exchange
+from runyard.edge.heads import HEAD_BYTES_MAX, Head, Known, Problem, head_bytes
 from runyard.edge.patience import Patience, Phase
+from runyard.edge.routes import Match, Routes
 from runyard.edge.vigil import Vigil
-
-
-class Routes(Protocol):
-    """Finds the hot route of a path."""
-
-    def match(self, path: bytes) -> Match | None: ...
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -41,11 +36,14 @@ class EdgeProtocol(HttpToolsProtocol):
     # The start of a 200 answer, made anew when uvicorn's clock ticks; one for all connections of a listener.
     ok_head = b""
     ok_head_from: object = None
+    on_room: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.proven: object = None
         """The credentials this client has proven on this connection, so that they are hashed once and not each time."""
+        self.caller: Any = None
+        """Whose they are."""
         self.head = Head([])
         """Of the last request. A client mostly sends the same headers again, and then they need not be looked at."""
         self.url = b""
@@ -113,9 +111,7 @@ class EdgeProtocol(HttpToolsProtocol):
         """A whole request with a known head: there is nothing to parse."""
         self.messages += 1
         self.phase = Phase.DONE
-        self.cycle = self.turn = exchange = Exchange(
-            self, known.match, known.method, known.query, known.head.authorization
-        )
+        self.cycle = self.turn = exchange = Exchange(self, known.match, known.method, known.query, known.head)
         exchange.open(known.head.content_length)
         exchange.receive(data[len(known.raw) :])
         exchange.active = exchange.received = True
@@ -172,9 +168,10 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         head = self.head
-        same_headers = head.headers == self.headers
+        http10 = self.parser.get_http_version() == "1.0"
+        same_headers = head.headers == self.headers and head.http10 == http10
         if not same_headers:
-            head = self.head = Head(self.headers)
+            head = self.head = Head(self.headers, http10=http10)
         self.repeats = same_headers and self.url == self.last_url
         upgrade = self.parser.should_upgrade()
         problem = self._problem(head)
@@ -255,6 +252,16 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.phase = Phase.LINGER
+
+    def write_head(self, status: int, headers: bytes) -> None:
+        """Write the head of an answer that the exchange writes in pieces."""
+        self._flush()
+        self.transport.write(STATUS_LINES[status] + self._default_headers() + headers + b"\r\n")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_room is not None:
+            self.on_room()
 
     def _flush(self) -> None:
         if self.answers:
@@ -362,7 +369,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _begin(self, match: Match, query: bytes, head: Head) -> None:
         parser = self.parser
-        exchange = Exchange(self, match, parser.get_method(), query, head.authorization)
+        exchange = Exchange(self, match, parser.get_method(), query, head)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.open(head.content_length)
         previous = self.cycle
@@ -380,12 +387,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _problem(self, head: Head) -> Problem | None:
-        if len(self.url) > URL_BYTES_MAX:
-            return 414, f"the URL is longer than {URL_BYTES_MAX} bytes"
-        may_be_large = self.idle_bytes or self.read_bytes > HEAD_BYTES_MAX
-        if may_be_large and head.size > HEAD_BYTES_MAX:
-            return 431, f"the request head is larger than {HEAD_BYTES_MAX} bytes"
-        return head.problem(http10=self.parser.get_http_version() == "1.0")
+        return head.problem(self.url, may_be_large=self.idle_bytes > 0 or self.read_bytes > HEAD_BYTES_MAX)
 
     def paused(self) -> bool:
         return bool(self.flow.read_paused)

@@ -16,8 +16,9 @@ from runyard.domain.account import digest_of
 from runyard.domain.errors import BadRequest, TooLarge, Unauthorized
 from runyard.domain.job import Job, JobId, WorkerId
 from runyard.edge import bodies
-from runyard.edge.exchange import Exchange, Route
+from runyard.edge.exchange import Exchange
 from runyard.edge.paths import Paths
+from runyard.edge.routes import Route
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.roster import LiveWorker, Roster
 
@@ -58,7 +59,12 @@ class WorkerRoutes:
         }
         with_job = {
             "job-done": Route(
-                self._of_worker(self._done), post, result_bytes_max, admit=self._worker, too_large=self._lost_to_size
+                self._of_worker(self._done),
+                post,
+                result_bytes_max,
+                admit=self._worker,
+                too_large=self._lost_to_size,
+                ahead=True,
             ),
             "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._worker),
         }
@@ -67,11 +73,11 @@ class WorkerRoutes:
     def _worker(self, x: Exchange) -> LiveWorker:
         """The worker whose routes these are, if this is it. Raises `Unauthorized`."""
         live = self._roster.get(WorkerId(x.args[1]))
-        proven = (live, x.authorization)
+        proven = (live, x.head.authorization)
         if live is not None and live.worker.endpoint_id == x.args[0]:
             if x.protocol.proven == proven:
                 return live
-            if _opens(live, x.authorization):
+            if _opens(live, x.head.authorization):
                 x.protocol.proven = proven
                 return live
         raise Unauthorized("this worker is not known here, or its secret is not right")

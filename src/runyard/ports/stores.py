@@ -50,7 +50,26 @@ class JobStore(Protocol):
         """Keep a new job, waiting or already leased. Raises `Conflict` if the id exists, `TooBusy` when full."""
         ...
 
-    async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None: ...
+    async def add_soon(self, job: Job) -> int:
+        """As `add`, but it is kept a moment later: when `kept` returns for this change. Until then nobody may be told of
+        the job but the worker that it is, or will be, leased to: lease and job are kept together.
+        """
+        ...
+
+    async def kept(self, change: int, *, hurry: bool = True) -> None:
+        """Until a change is kept. Raises `TooBusy` when it cannot be: then it never happened.
+
+        Without `hurry` that may be some milliseconds later, together with what comes next.
+        """
+        ...
+
+    async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        """A job as it is kept."""
+        ...
+
+    async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        """A job as it is, kept or about to be. For who changes it: both changes will be kept, or neither."""
+        ...
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
         """Lease up to `limit` waiting jobs to a worker, oldest first, passing over jobs fenced from it."""
@@ -83,6 +102,13 @@ class JobStore(Protocol):
 
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
         """The next chunks nobody has drained yet, at least one if there are any, else up to `bytes_max` in all."""
+        ...
+
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        """The chunks that follow the first `after` ones, drained or not: at least one if there are any, else up to
+        `bytes_max` in all. Nothing when the stored job's lease is not that of `job`: another attempt's chunks do not follow
+        what the reader has.
+        """
         ...
 
     async def due(self, now: float, limit: int) -> list[Job]:

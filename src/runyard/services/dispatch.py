@@ -96,25 +96,31 @@ class Dispatch:
 
     # Jobs in
 
-    async def submit(self, job: Job) -> Job:
-        """Keep a new job, leased at once when a worker waits for one. Returns it as stored."""
+    async def submit(self, job: Job, *, hurry: bool = True) -> Job:
+        """Keep a new job, leased at once when a worker waits for one. Returns it as stored, when it is.
+
+        `hurry`: somebody waits for that, and not for the job to end.
+        """
         lot = self._lot(job.endpoint_id)
         if not lot.polls or (parked := lot.pop()) is None:
-            await self._store.add(job)
+            change = await self._store.add_soon(job)
             await self._queued(lot, job.endpoint_id)
+            await self._store.kept(change, hurry=hurry)
             return job
         poll, live = parked
         leased = job.take(live.id, self._clock.now())
         try:
-            await self._store.add(leased)
+            change = await self._store.add_soon(leased)
         except BaseException:
             lot.polls[poll] = live
             raise
         if self._hand_over(live, poll, (leased,)):
             self._signals.fire(topics.demand(job.endpoint_id))
-            return leased
-        await self._store.save(job, was=leased)
-        await self._queued(lot, job.endpoint_id)
+            job = leased
+        else:
+            await self._store.save(job, was=leased)
+            await self._queued(lot, job.endpoint_id)
+        await self._store.kept(change, hurry=hurry)
         return job
 
     async def requeued(self, endpoint_id: EndpointId) -> None:
@@ -214,13 +220,16 @@ class Dispatch:
 
     async def stream(self, live: LiveWorker, job_id: JobId, chunks: Sequence[bytes]) -> None:
         """Stream chunks of a job the worker holds; others are dropped."""
-        job = await self._store.get(live.worker.endpoint_id, job_id)
+        job = await self._store.latest(live.worker.endpoint_id, job_id)
         if job is not None and job.held_by(live.id) and await self._store.append_output(job, chunks):
             self._signals.fire(job_id)
 
     async def _apply(self, live: LiveWorker, job_id: JobId, change: Callable[[Job, float], Job]) -> bool:
         for _ in range(_CAS_ATTEMPTS_MAX):
-            job = await self._store.get(live.worker.endpoint_id, job_id)
+            job = await self._store.latest(live.worker.endpoint_id, job_id)
+            if job is None or not job.held_by(live.id):
+                # What came between must be kept, before the worker's word is dropped for it.
+                job = await self._store.get(live.worker.endpoint_id, job_id)
             if job is None or not job.held_by(live.id):
                 return False
             changed = change(job, self._clock.now())

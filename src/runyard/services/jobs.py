@@ -19,6 +19,7 @@ from runyard.domain.job import (
     JobState,
     retention_of,
 )
+from runyard.domain.stream import Place
 from runyard.ports.stores import JobCounts, JobPage, JobQuery, JobStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
@@ -40,6 +41,20 @@ class Request(NamedTuple):
     sync_wait_s: float | None = None
 
 
+class Page(NamedTuple):
+    """What a reader finds at its place in a stream."""
+
+    job: Job
+    chunks: list[bytes]
+    begins_at: Place
+    anew: bool
+    """The chunks that the reader had are of an attempt that has been given up."""
+
+    @property
+    def ends_at(self) -> Place:
+        return self.begins_at.behind(len(self.chunks))
+
+
 class Jobs:
     """Jobs as their clients see them."""
 
@@ -57,7 +72,10 @@ class Jobs:
         return self._ids.job(sync=sync)
 
     async def submit(self, endpoint: Endpoint, request: Request, job_id: JobId) -> Job:
-        """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is."""
+        """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is.
+
+        That may be some milliseconds later for a `runsync`, whose client waits for the end of the job.
+        """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
         now = self._clock.now()
@@ -75,7 +93,7 @@ class Jobs:
             expires_at=now + request.policy.ttl.total_seconds(),
             retention_s=retention_of(request.sync_wait_s),
         )
-        return await self._dispatch.submit(job)
+        return await self._dispatch.submit(job, hurry=request.sync_wait_s is None)
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
         """Raises `NotFound` for a job that never was, or has expired."""
@@ -130,6 +148,13 @@ class Jobs:
         """The job and the chunks not drained before; with a job that has ended come all that are left."""
         job = await self.get(endpoint_id, job_id)
         return job, await self._store.drain_output(job, None if job.terminal else STREAM_REPLY_BYTES_MAX)
+
+    async def read_stream(self, endpoint_id: EndpointId, job_id: JobId, place: Place, bytes_max: int) -> Page:
+        """The job and the chunks behind a place, which stay there for others. It is all read when an ended job has none."""
+        job = await self.get(endpoint_id, job_id)
+        begins_at = place.in_attempt_of(job)
+        chunks = await self._store.read_output(job, begins_at.seen, bytes_max)
+        return Page(job, chunks, begins_at, anew=begins_at.seen < place.seen)
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         return await self._store.list(endpoint_id, query)

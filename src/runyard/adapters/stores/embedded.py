@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +29,21 @@ ENTRY_BYTES = 400
 """About what a job takes in the journal besides its payload."""
 CLEAN_FROM_BYTES = 16 << 20
 CLEAN_STEP_BYTES = 1 << 18
+
+
+class _Changes:
+    """What one batch of the journal changes."""
+
+    __slots__ = ("before", "homes")
+
+    def __init__(self) -> None:
+        self.before: dict[JobId, Before | None] = {}
+        """Each job that it changes, as it was before; None: it was not there."""
+        self.homes: list[Entry] = []
+        """Jobs that it holds in full."""
+
+
+_NONE = _Changes()
 
 
 class EmbeddedJobs(IndexedJobs):
@@ -52,13 +66,9 @@ class EmbeddedJobs(IndexedJobs):
         super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
         records.replay(self._journal.load(), self._index, now)
-        self._unsure: dict[JobId, Before | None] = {}
-        """Jobs whose last change is not on disk yet, as the disk knows them."""
-        self._changes: deque[tuple[int, Entry, Before]] = deque()
-        """Changes that are not on disk yet, each with what the job has become by it."""
-        self._rewritten: deque[tuple[int, Entry]] = deque()
-        """Jobs that are being written down in full again."""
+        self._collected, self._in_writing = _Changes(), _Changes()
         self._cleaning: asyncio.Task[None] | None = None
+        self._journal.writing = self._writing
         self._journal.written = self._written
         self._journal.undo = self._undo
 
@@ -68,9 +78,20 @@ class EmbeddedJobs(IndexedJobs):
         await self._journal.close()
 
     async def add(self, job: Job) -> None:
+        await self._journal.wait(await self.add_soon(job))
+
+    async def add_soon(self, job: Job) -> int:
         entry = self._index.add(job)
-        self._unsure[job.id] = None
-        await self._journal.wait(self._say(entry, records.written(entry)))
+        self._collected.before[job.id] = None
+        self._collected.homes.append(entry)
+        return self._say(entry, records.written(entry))
+
+    async def kept(self, change: int, *, hurry: bool = True) -> None:
+        await self._journal.wait(change, hurry=hurry)
+
+    async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        entry = self._index.find(endpoint_id, job_id)
+        return None if entry is None else entry.job
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         while (entry := self._index.find(endpoint_id, job_id)) is not None:
@@ -85,9 +106,10 @@ class EmbeddedJobs(IndexedJobs):
             return []
         last = 0
         for entry in chosen:
-            self._begin(entry)
-            self._index.change(entry, entry.job.take(worker_id, now))
-            last = self._say(entry, records.moved(entry))
+            # Its lease is kept with the job itself, or neither is: there is nothing to wait for.
+            new = self._collected.before.get(entry.job.id, entry) is None
+            change = self._change(entry, entry.job.take(worker_id, now))
+            last = last if new else change
         jobs = [entry.job for entry in chosen]
         try:
             await self._journal.wait(last)
@@ -146,6 +168,13 @@ class EmbeddedJobs(IndexedJobs):
             self._say(entry, records.read(entry))
         return page
 
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        while (entry := self._index.last_leased_as(job)) is not None:
+            if entry.change <= self._journal.kept:
+                return self._index.read_output(entry, after, bytes_max)
+            await self._settled(entry.change)
+        return []
+
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         await self._settled(self._journal.said)
         return self._index.list(endpoint_id, query)
@@ -158,13 +187,13 @@ class EmbeddedJobs(IndexedJobs):
         return self._say(entry, records.moved(entry))
 
     def _begin(self, entry: Entry) -> None:
-        """What is on disk now is what a change that cannot be written comes back to."""
-        if entry.job.id not in self._unsure:
-            self._unsure[entry.job.id] = Before.of(entry)
+        """What it is now is what a change that cannot be written comes back to."""
+        before = self._collected.before
+        if entry.job.id not in before:
+            before[entry.job.id] = Before.of(entry)
 
     def _say(self, entry: Entry, record: bytes) -> int:
         entry.change = number = self._journal.say(record)
-        self._changes.append((number, entry, Before.of(entry)))
         return number
 
     async def _settled(self, change: int) -> None:
@@ -172,28 +201,23 @@ class EmbeddedJobs(IndexedJobs):
         with suppress(TooBusy):
             await self._journal.wait(change)
 
-    def _written(self, row: int, last: int) -> None:
-        changes = self._changes
-        while changes and changes[0][0] <= last:
-            _, entry, state = changes.popleft()
-            entry.home = entry.home or row
-            if entry.change <= last:
-                self._unsure.pop(entry.job.id, None)
-            else:
-                self._unsure[entry.job.id] = state
-        while self._rewritten and self._rewritten[0][0] <= last:
-            self._rewritten.popleft()[1].home = row
+    def _writing(self, row: int) -> None:
+        self._in_writing, self._collected = self._collected, _Changes()
+        for entry in self._in_writing.homes:
+            entry.home = row
+
+    def _written(self) -> None:
+        self._in_writing = _NONE
         self._clean_if_due()
 
     def _undo(self) -> None:
         """Back to what is on disk. The last first: each that returns to the queue goes to its head."""
-        for job_id, before in reversed(self._unsure.items()):
-            entry = self._index.entry(job_id)
-            if entry is not None:
-                self._index.undo(entry, before)
-        self._unsure.clear()
-        self._changes.clear()
-        self._rewritten.clear()
+        for changes in (self._collected, self._in_writing):
+            for job_id, before in reversed(changes.before.items()):
+                entry = self._index.entry(job_id)
+                if entry is not None:
+                    self._index.undo(entry, before)
+        self._collected, self._in_writing = _Changes(), _NONE
 
     # Cleaning
 
@@ -211,7 +235,8 @@ class EmbeddedJobs(IndexedJobs):
             for job_id in await self._journal.jobs_up_to(last):
                 entry = self._index.entry(job_id)
                 if entry is not None and 0 < entry.home <= last:
-                    self._rewritten.append((self._journal.say(records.written(entry)), entry))
+                    self._journal.say(records.written(entry))
+                    self._collected.homes.append(entry)
             for endpoint_id in self._index.endpoints:
                 self._journal.say(records.totals(endpoint_id, self._index.totals(endpoint_id)))
             self._journal.clean(last)

@@ -199,6 +199,11 @@ class JobIndex:
         entry = self._entries.get(job.id)
         return entry if entry is not None and entry.job.state is IN_PROGRESS and entry.job.lease == job.lease else None
 
+    def last_leased_as(self, job: Job) -> Entry | None:
+        """The entry of a job whose lease is, or at its end was, that of `job`."""
+        entry = self._entries.get(job.id)
+        return entry if entry is not None and entry.job.lease == job.lease else None
+
     def append_output(self, entry: Entry, chunks: Sequence[bytes]) -> None:
         self._reserve(sum(map(len, chunks)))
         if entry.chunks is None:
@@ -206,9 +211,12 @@ class JobIndex:
         entry.chunks.extend(chunks)
 
     def drain_output(self, entry: Entry, bytes_max: int | None) -> list[bytes]:
-        page = list(_within((entry.chunks or [])[entry.drained :], bytes_max))
+        page = self.read_output(entry, entry.drained, bytes_max)
         entry.drained += len(page)
         return page
+
+    def read_output(self, entry: Entry, after: int, bytes_max: int | None) -> list[bytes]:
+        return list(_within(entry.chunks or [], after, bytes_max))
 
     def due(self, now: float, limit: int) -> list[Job]:
         found: list[Job] = []
@@ -365,9 +373,11 @@ def _chunks_size(entry: Entry) -> int:
     return 0 if entry.chunks is None else sum(map(len, entry.chunks))
 
 
-def _within(chunks: list[bytes], bytes_max: int | None) -> Iterator[bytes]:
+def _within(chunks: list[bytes], start: int, bytes_max: int | None) -> Iterator[bytes]:
+    """From `start` on. By index: a copy of what is left would cost a long stream its length for each page."""
     total = 0
-    for chunk in chunks:
+    for number in range(start, len(chunks)):
+        chunk = chunks[number]
         total += len(chunk)
         if bytes_max is not None and total > bytes_max and total > len(chunk):
             return

@@ -1,10 +1,15 @@
 """The journal of jobs: records that go to disk in batches, in order, each batch one row and one commit.
 
-*Group commit without a timer*: while one batch is being written the next one collects, and it is written as soon as the
-last commit has ended. Whoever waits for a record waits for the commit that holds it.
+*Group commit without a timer*: while one batch is being synced the next one collects, and it is written as soon as that
+sync has ended. Whoever waits for a record waits for the commit that holds it. A record for which nobody waits hurries
+nobody: it goes with the next commit, or after `LINGER_S`.
 
 When a batch cannot be written, neither can what has been said after it, which builds on it: both are given up, `undo` is
 called before anybody who waits hears of it, and the next record starts anew. So a full disk needs no restart.
+
+SQLite appends commits to a log, which has to be copied into the database now and then. That is done beside the event loop;
+the last of it, a few milliseconds, while the next batch collects: only a log that has been copied whole is begun anew,
+and one that is written over takes half the time to sync that a growing one does.
 """
 
 from __future__ import annotations
@@ -16,44 +21,62 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
+from runyard.adapters.stores.syncing import LogSync
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import JobId
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES_MAX = 64 << 20
-WAL_PAGES_MAX = 4000
-"""About 16 MiB: then the write-ahead log is copied into the database, between two commits."""
+LINGER_S = 0.005
+"""How long a record waits for company when nobody waits for it."""
+LOG_PAGES = 2000
+"""About 8 MiB: so large the log becomes before it is copied."""
+_PAGE_BYTES = 4000
+_T = TypeVar("_T")
 
 
 class _Batch:
-    __slots__ = ("bytes", "clean_to", "last", "records", "waiters")
+    __slots__ = ("clean_to", "hurried", "last", "records", "waiters")
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
-        self.bytes = 0
         self.last = 0
         """The number of its last record."""
         self.waiters: list[asyncio.Future[None]] = []
+        self.hurried = False
         self.clean_to = 0
         """Rows up to this one are deleted with it."""
 
 
 class Journal:
-    """Belongs to the event loop that calls it. `written` is told of each commit: its row, the number of its last record."""
+    """Belongs to the event loop that calls it.
+
+    `writing` is told when a batch goes to disk: its row. `written` is told that it is there. `undo` is told that it, and all
+    that has been said since, will not be.
+    """
 
     def __init__(self, path: Path, *, synced: bool = True) -> None:
         self._path = path
-        self._synced = synced
         self._queries = named_queries(SQL / "journal.sql")
-        self._database = self._open()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job-journal")
+        self._database = self._open("normal" if synced else "off")
+        self._sync = LogSync(path) if synced else None
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job-journal")
+        self._reader = self._open("normal" if synced else "off")
+        """For the thread beside the event loop."""
         self._open_batch = _Batch()
         self._writing: _Batch | None = None
+        self._paused = False
+        """Nothing may be written just now."""
         self._kicked = False
+        self._lingering: asyncio.TimerHandle | None = None
+        self._log_pages = 0
+        self._copying: asyncio.Task[None] | None = None
+        self._doubtful = False
+        """A sync has failed: nobody knows what of the log is on disk."""
         self._row = 0
         self._rows: deque[tuple[int, int]] = deque()
         """Number and size of each row there is."""
@@ -63,7 +86,8 @@ class Journal:
         """The number of the last record."""
         self.kept = 0
         """The last record that is on disk, or was given up."""
-        self.written: Callable[[int, int], None] = lambda row, last: None
+        self.writing: Callable[[int], None] = lambda row: None
+        self.written: Callable[[], None] = lambda: None
         self.undo: Callable[[], None] = lambda: None
 
     def load(self) -> Iterator[tuple[int, bytes]]:
@@ -80,24 +104,32 @@ class Journal:
             yield number, row
 
     def say(self, record: bytes) -> int:
-        """Write this down, soon. Returns its number, for `wait`."""
+        """Write this down. Returns its number, for `wait`."""
         batch = self._open_batch
         batch.records.append(record)
-        batch.bytes += len(record)
         self.said += 1
         batch.last = self.said
-        if self._writing is None and not self._kicked:
-            self._kicked = True
-            # Not at once: what else is said in this turn of the loop goes into the same commit.
-            asyncio.get_running_loop().call_soon(self._write)
+        if self._lingering is None and not self._kicked and self._writing is None:
+            self._linger()
         return self.said
 
-    async def wait(self, number: int) -> None:
-        """Until the record is on disk. Raises `TooBusy` when it could not be written."""
+    def is_collecting(self, number: int) -> bool:
+        """Whether a record will go into the same commit as the next one that is said."""
+        return number > self.kept and (self._writing is None or number > self._writing.last)
+
+    async def wait(self, number: int, *, hurry: bool = True) -> None:
+        """Until the record is on disk. Raises `TooBusy` when it could not be written. Without `hurry` it may linger."""
         if number <= self.kept:
             return
         writing = self._writing
-        batch = writing if writing is not None and number <= writing.last else self._open_batch
+        if writing is not None and number <= writing.last:
+            batch = writing
+        else:
+            batch = self._open_batch
+            if hurry and not batch.hurried:
+                batch.hurried = True
+                if writing is None:
+                    self._kick()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         batch.waiters.append(waiter)
         await waiter
@@ -108,8 +140,13 @@ class Journal:
             await self.wait(self.said)
         except TooBusy:
             log.error("the last changes to jobs could not be written")
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
-        self._thread.shutdown()
+        if self._copying is not None:
+            await asyncio.wait([self._copying])
+        await self._beside(self._reader.close)
+        self._aside.shutdown()
+        if self._sync is not None:
+            self._sync.close()
+        self._database.close()
 
     # Cleaning
 
@@ -127,10 +164,10 @@ class Journal:
         """The jobs that rows up to number `last` hold in full."""
 
         def fetch() -> list[JobId]:
-            rows = self._database.execute(self._queries["up_to"], {"last": last})
+            rows = self._reader.execute(self._queries["up_to"], {"last": last}).fetchall()
             return [job_id for (row,) in rows for job_id in records.jobs_in(row)]
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, fetch)
+        return await self._beside(fetch)
 
     def clean(self, last: int) -> None:
         """Delete the rows up to `last`, in the commit that holds what has just been said."""
@@ -138,52 +175,75 @@ class Journal:
 
     # Writing
 
+    def _linger(self) -> None:
+        self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write)
+
+    def _kick(self) -> None:
+        """Write not at once, but when all that this turn of the loop has to say is said."""
+        if not self._kicked:
+            self._kicked = True
+            asyncio.get_running_loop().call_soon(self._write)
+
     def _write(self) -> None:
         self._kicked = False
-        if self._writing is not None or not self._open_batch.records:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        batch = self._open_batch
+        if self._writing is not None or self._paused or not batch.records:
             return
-        batch = self._writing = self._open_batch
-        self._open_batch = _Batch()
-        row = self._row + 1
+        if self._doubtful:
+            if self._copying is None:
+                self._begin_anew()
+            return
+        self._writing, self._open_batch = batch, _Batch()
+        self.writing(self._row + 1)
         data = records.batch(batch.records)
-        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, row, data, batch.clean_to)
-        writing.add_done_callback(lambda done: self._done(batch, row, len(data), done.exception()))
-
-    def _commit(self, row: int, data: bytes, clean_to: int) -> None:
-        """On the journal's thread."""
-        values = {"number": row, "format": records.FORMAT, "records": data}
         try:
-            if clean_to:
-                with transaction(self._database):
-                    self._database.execute(self._queries["append"], values)
-                    self._database.execute(self._queries["delete_up_to"], {"last": clean_to})
-            else:
-                self._database.execute(self._queries["append"], values)
-        except sqlite3.Error:
-            # After a failed sync nobody knows what the file holds: SQLite is to read it anew.
-            self._database.close()
-            self._database = self._open()
-            raise
-
-    def _done(self, batch: _Batch, row: int, size: int, error: BaseException | None) -> None:
-        self._writing = None
-        if error is not None:
+            self._commit(data, batch.clean_to)
+        except sqlite3.Error as error:
             self._give_up(batch, error)
             return
-        self._row = row
-        self._rows.append((row, size))
+        self._log_pages += 3 + len(data) // _PAGE_BYTES
+        if self._sync is None:
+            self._done(batch, len(data), None)
+        else:
+            self._sync.sync(lambda error: self._done(batch, len(data), error))
+
+    def _commit(self, data: bytes, clean_to: int) -> None:
+        values = {"number": self._row + 1, "format": records.FORMAT, "records": data}
+        if clean_to:
+            with transaction(self._database):
+                self._database.execute(self._queries["append"], values)
+                self._database.execute(self._queries["delete_up_to"], {"last": clean_to})
+        else:
+            self._database.execute(self._queries["append"], values)
+
+    def _done(self, batch: _Batch, size: int, error: OSError | None) -> None:
+        if error is not None:
+            self._doubtful = True
+            self._give_up(batch, error)
+            return
+        self._writing = None
+        self._row += 1
+        self._rows.append((self._row, size))
         self.bytes += size
         while self._rows and self._rows[0][0] <= batch.clean_to:
             self.bytes -= self._rows.popleft()[1]
         self.kept = batch.last
-        self.written(row, batch.last)
+        self.written()
         for waiter in batch.waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self._write()
+        self._copy_if_due()
+        if self._open_batch.hurried:
+            self._kick()
+        elif self._open_batch.records:
+            self._linger()
 
     def _give_up(self, batch: _Batch, error: BaseException) -> None:
         log.error("changes to jobs cannot be written: %s", error)
+        self._writing = None
         lost, self._open_batch = self._open_batch, _Batch()
         self.kept = self.said
         self.undo()
@@ -191,8 +251,51 @@ class Journal:
             if not waiter.done():
                 waiter.set_exception(TooBusy(f"the job store cannot write ({error}); free disk space, then try again"))
 
-    def _open(self) -> sqlite3.Connection:
+    # The log
+
+    def _copy_if_due(self) -> None:
+        if self._log_pages >= LOG_PAGES and self._copying is None:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._copying = asyncio.get_running_loop().create_task(self._copy(), name="copy the job journal's log")
+
+    async def _copy(self) -> None:
+        """Copy the log into the database, so that the next commit begins it anew."""
+        try:
+            if not self._doubtful:
+                await self._beside(lambda: self._checkpoint("passive"))
+            self._paused = True
+            if self._writing is not None:
+                await self.wait(self._writing.last)
+            await self._beside(self._empty_log)
+            self._doubtful = False
+        except (sqlite3.Error, TooBusy) as error:
+            log.warning("the log of the job journal cannot be copied yet: %s", error)
+            if self._doubtful:
+                self._give_up(self._open_batch, error)
+        self._log_pages = 0
+        self._paused = False
+        self._copying = None
+        self._write()
+
+    def _empty_log(self) -> None:
+        """On the thread beside the event loop, while nothing is being written."""
+        if self._doubtful:
+            self._reader.execute(self._queries["delete_after"], {"last": self._row})
+        if not self._checkpoint("restart") and self._doubtful:
+            raise sqlite3.OperationalError("after a sync that failed, the log of the database is in use")
+
+    def _checkpoint(self, mode: str) -> bool:
+        """Whether all of the log has been copied."""
+        busy, size, copied = self._reader.execute(f"pragma wal_checkpoint({mode})").fetchone()
+        return not busy and size == copied
+
+    def _open(self, synchronous: str) -> sqlite3.Connection:
         database = open_database(self._path)
-        database.execute(f"pragma synchronous = {'full' if self._synced else 'off'}")
-        database.execute(f"pragma wal_autocheckpoint = {WAL_PAGES_MAX}")
+        database.execute(f"pragma synchronous = {synchronous}")
+        database.execute("pragma wal_autocheckpoint = 0")
         return database
+
+    async def _beside(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)

@@ -21,6 +21,16 @@ class MemoryJobs(IndexedJobs):
     async def add(self, job: Job) -> None:
         self._index.add(job)
 
+    async def add_soon(self, job: Job) -> int:
+        self._index.add(job)
+        return 0
+
+    async def kept(self, change: int, *, hurry: bool = True) -> None:
+        """It is, as well as it ever will be."""
+
+    async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
+        return await self.get(endpoint_id, job_id)
+
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         entry = self._index.find(endpoint_id, job_id)
         return None if entry is None else entry.job
@@ -64,6 +74,10 @@ class MemoryJobs(IndexedJobs):
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
         entry = self._index.entry(job.id)
         return [] if entry is None else self._index.drain_output(entry, bytes_max)
+
+    async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
+        entry = self._index.last_leased_as(job)
+        return [] if entry is None else self._index.read_output(entry, after, bytes_max)
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         return self._index.list(endpoint_id, query)

@@ -9,3 +9,6 @@ select records from journal where number <= :last order by number
 
 -- name: delete_up_to
 delete from journal where number <= :last
+
+-- name: delete_after
+delete from journal where number > :last

@@ -1,0 +1,80 @@
+"""Settings from file, environment and flags: what a limit may look like, and who wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from runyard.config import Settings, load
+from runyard.domain.errors import BadRequest
+from runyard.domain.limits import Limit
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "runyard.toml"
+
+
+def settings(file: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
+    file.write_text(text)
+    return load({}, environ or {}, file)
+
+
+def test_limits_are_off_by_default_and_then_there_are_none(file: Path) -> None:
+    assert {} == settings(file, "").rate_limits
+    assert {} == settings(file, "limits_run = { requests = 5 }").rate_limits
+
+
+@pytest.mark.row("F037", "F040")
+def test_the_preset_has_the_numbers_of_the_hosted_service(file: Path) -> None:
+    reading = Limit(requests=2000, window_s=10, in_flight=400, per_worker=400)
+
+    assert {
+        "run": Limit(requests=1000, window_s=10, in_flight=200, per_worker=200),
+        "runsync": reading,
+        "status": reading,
+        "stream": reading,
+        "openai": reading,
+        "cancel": Limit(requests=100, window_s=10, in_flight=20, per_worker=20),
+        "purge-queue": Limit(requests=2, window_s=10, in_flight=0, per_worker=0),
+    } == settings(file, 'limits = "runpod"').rate_limits
+
+
+@pytest.mark.parametrize(
+    "text", ["limits_run = { requests = 5, window_s = 0.5 }", "[limits_run]\nrequests = 5\nwindow_s = 0.5"]
+)
+def test_a_limit_is_a_table_and_what_it_does_not_name_keeps_its_default(file: Path, text: str) -> None:
+    assert Limit(requests=5, window_s=0.5, in_flight=200, per_worker=200) == settings(file, text).limits_run
+
+
+def test_the_environment_wins_and_is_written_as_the_file_is(file: Path) -> None:
+    environ = {"RUNYARD_LIMITS_RUN": "{ in_flight = 7 }", "RUNYARD_LIMITS": "runpod"}
+    loaded = settings(file, "limits_run = { requests = 5 }", environ)
+
+    assert ("runpod", Limit(requests=1000, in_flight=7, per_worker=200)) == (loaded.limits, loaded.limits_run)
+
+
+def test_a_limit_reads_as_it_is_written(file: Path) -> None:
+    limit = Limit(requests=5, window_s=0.5, in_flight=6, per_worker=7)
+
+    assert limit == settings(file, f"limits_run = {limit}").limits_run
+    assert limit == settings(file, "", {"RUNYARD_LIMITS_RUN": str(limit)}).limits_run
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("limits_run = 5", r"limits_run.*table"),
+        ("limits_run = '5'", r"limits_run.*table"),
+        ("limits_run = 'five'", r"limits_run cannot be 'five'"),
+        ("limits_run = { rate = 5 }", r"limits_run.*no rate.*requests, window_s, in_flight, per_worker"),
+        ("limits_run = { requests = -5 }", r"limits_run: requests must be"),
+        ("limits = 'strict'", r"limits must be off or runpod, not 'strict'"),
+        ("[limits]\nrun = 5", r"limits must be off or runpod"),
+    ],
+)
+def test_what_is_no_limit_is_refused_by_name(file: Path, text: str, named: str) -> None:
+    with pytest.raises(BadRequest, match=named):
+        settings(file, text)
