@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from starlette.applications import Starlette
+
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.files import write_secret
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
@@ -44,6 +46,7 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.ports.webhooks import Outbox, WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
+from runyard.services.dead_letters import DeadLetters
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
@@ -96,7 +99,7 @@ class Platform:
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
         self.webhooks = _webhooks(a, settings)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
+        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         records = Records(a.fleet)
@@ -129,12 +132,17 @@ class Platform:
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        self.app = build_app(
+        self.app = self._control_plane(adapters, settings)
+
+    def _control_plane(self, a: Adapters, settings: Settings) -> Starlette:
+        """What is not a hot route, behind the user port."""
+        return build_app(
             Services(
                 access=self.access,
                 endpoints=self.endpoints,
                 fleet=self.fleet,
                 jobs=self.jobs,
+                dead_letters=DeadLetters(a.store, self.jobs, a.clock),
                 logs=self.logs,
                 webhooks=self.webhooks,
                 blobs=a.blobs,
@@ -166,6 +174,7 @@ class Platform:
             await asyncio.gather(*loops, return_exceptions=True)
             await self.lifecycle.close()
             await (runtime.leave() if self.handing_over else runtime.close())
+            await self.lifecycle.stopped()  # Jobs of workers that have just ended go back while there is a store.
             for store in self.stores:
                 await store.close()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from runyard.domain.attempt import ATTEMPTS_MAX, ATTEMPTS_MAX_LIMIT, QUARANTINE_AFTER, AttemptLimits
 from runyard.domain.errors import BadRequest
 from runyard.domain.limits import Limit
 
@@ -76,6 +77,17 @@ class Settings:
     job_stop_grace_s: float = _setting(
         5.0, "Seconds a worker gets to stop a cancelled or timed-out job before the worker is replaced."
     )
+    attempts_max: int = _setting(
+        ATTEMPTS_MAX,
+        "How many workers may lose a job, by dying or by sending no result, before it is FAILED; 1 to "
+        f"{ATTEMPTS_MAX_LIMIT}. Workers that the platform stops, or that end together with it, do not count.",
+    )
+    quarantine_after: int = _setting(
+        QUARANTINE_AFTER,
+        "How many workers may die with a job in hand before it is FAILED and quarantined: then it runs again only where "
+        f"somebody insists. 2 to {ATTEMPTS_MAX_LIMIT}, at most `attempts_max` counts. One death may be the machine's doing, "
+        "and with 2 the second one ends a job that might have been done; set it where a worker is dear to start.",
+    )
     poll_hold_s: float = _setting(
         22.0, "Seconds a worker's poll for a job is held open; 20 to 25 suits all SDK versions."
     )
@@ -140,6 +152,11 @@ class Settings:
             "cancel": self.limits_cancel,
             "purge-queue": self.limits_purge_queue,
         }
+
+    @property
+    def attempt_limits(self) -> AttemptLimits:
+        """Raises `BadRequest` for numbers out of their bounds."""
+        return AttemptLimits(attempts_max=self.attempts_max, quarantine_after=self.quarantine_after)
 
     @property
     def root(self) -> Path:

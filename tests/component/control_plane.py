@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.api.app import Services, build_app
 from runyard.domain.endpoint import Endpoint
@@ -23,8 +24,12 @@ from runyard.domain.worker import Exit, Worker, WorkerPhase, WorkerState
 from runyard.edge.bodies import job_body
 from runyard.ports.stores import JobCounts
 from runyard.services.access import Access
+from runyard.services.dead_letters import DeadLetters
+from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
+from runyard.services.jobs import Jobs
 from runyard.services.logs import Logs
+from runyard.services.roster import Roster
 from runyard.services.webhooks import Keeping, Webhooks
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock
 from tests.webhook_kit import RecordingSender
@@ -109,12 +114,16 @@ class ControlPlane:
         )
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
+        self.job_store, roster, signals = MemoryJobs(), Roster(), LocalSignals()
+        dispatch = Dispatch(self.job_store, roster, signals, self.clock)
+        jobs = Jobs(self.job_store, dispatch, signals, self.clock, self.ids)
         self.app: ASGIApp = build_app(
             Services(
                 access=self.access,
                 endpoints=self.endpoints,
                 fleet=self.fleet,
                 jobs=self.jobs,
+                dead_letters=DeadLetters(self.job_store, jobs, self.clock),
                 logs=self.logs,
                 webhooks=self.webhooks,
                 blobs=self.blobs,

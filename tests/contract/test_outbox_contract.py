@@ -10,6 +10,7 @@ import pytest_asyncio
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import PRUNE_STEP, MemoryOutbox
+from runyard.domain.attempt import AttemptLimits
 from runyard.domain.job import EndpointId, Job, JobId
 from runyard.domain.webhook import Delivery, DeliveryId, DeliveryState, SigningSecret, Try
 from runyard.ports.stores import JobStore
@@ -98,7 +99,7 @@ async def test_an_end_owes_its_webhook_what_was_rendered(yard: Yard) -> None:
         lambda job: job.fail("boom", None, START),
         lambda job: job.cancel(START),
         lambda job: job.time_out(START),
-        lambda job: job.lose_worker(START, "it died", attempts_max=1),
+        lambda job: job.lose_worker(START, "it died", limits=AttemptLimits(attempts_max=1)),
     ],
     ids=["completed", "failed", "cancelled", "timed out", "lost"],
 )

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from runyard.api.auth import Authentication
 from runyard.api.bundles import Bundles
+from runyard.api.dead_letters import DeadLetterRoutes
 from runyard.api.keys import Keys
 from runyard.api.logs import LogStreams
 from runyard.api.metrics import Metrics
@@ -26,6 +27,7 @@ def build_app(services: Services) -> Starlette:
     app = Starlette(
         routes=[
             *Serverless(services).routes(),
+            *DeadLetterRoutes(services).routes(),
             *LogStreams(services).routes(),
             *Bundles(services.blobs, services.settings.bundle_bytes_max).routes(),
             *WebhookDeliveries(services).routes(),

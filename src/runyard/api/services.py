@@ -12,6 +12,7 @@ from runyard.domain.worker import Worker, WorkerState
 from runyard.ports.stores import Blobs, JobCounts
 from runyard.ports.system import Clock
 from runyard.services.access import Access
+from runyard.services.dead_letters import DeadLetters
 from runyard.services.endpoints import Endpoints
 from runyard.services.logs import Logs
 from runyard.services.webhooks import Webhooks
@@ -77,6 +78,7 @@ class Services:
     endpoints: Endpoints
     fleet: Fleet
     jobs: Jobs
+    dead_letters: DeadLetters
     logs: Logs
     webhooks: Webhooks
     blobs: Blobs

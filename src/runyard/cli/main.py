@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from runyard import __version__
-from runyard.cli import deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
+from runyard.cli import dead_letters, deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
 
 
 class Commands(click.Group):
@@ -47,7 +47,7 @@ for command in (
     jobs.run,
     jobs.status,
     jobs.cancel,
-    jobs.retry,
+    dead_letters.retry,
     jobs.purge,
     jobs.list_jobs,
     endpoints.list_endpoints,

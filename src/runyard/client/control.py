@@ -16,6 +16,7 @@ from runyard.wire.jobs import HealthBody, JobListBody
 
 NOT_FOUND = 404
 UPLOAD_TIMEOUT_S = 600.0
+REDRIVE_TIMEOUT_S = 600.0
 _T = TypeVar("_T")
 
 
@@ -57,6 +58,16 @@ class Control:
         """One page, newest first; `query` may have states, workerId, limit and after."""
         path = f"/v2/{quote(endpoint_id, safe='')}/requests"
         return self._ask(Call(method="GET", path=path, query=query), JobListBody)
+
+    def dead_letters(self, endpoint_id: str, query: Mapping[str, str]) -> wire.DeadLetterList:
+        """One page, newest first; `query` may have limit and after."""
+        path = _endpoint(endpoint_id, "dead-letters")
+        return self._ask(Call(method="GET", path=path, query=query), wire.DeadLetterList)
+
+    def redrive(self, endpoint_id: str, body: Mapping[str, Any]) -> wire.Redriven:
+        """Queue dead letters again: `ids` (and `force`), or `all`."""
+        path = _endpoint(endpoint_id, "dead-letters", "redrive")
+        return self._ask(Call(method="POST", path=path, body=body, timeout_s=REDRIVE_TIMEOUT_S), wire.Redriven)
 
     def has_bundle(self, digest: str) -> bool:
         try:

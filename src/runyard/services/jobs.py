@@ -117,9 +117,11 @@ class Jobs:
         self._ended(after)
         return after
 
-    async def retry(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
-        """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010)."""
-        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now))
+    async def retry(self, endpoint_id: EndpointId, job_id: JobId, *, force: bool = False) -> Job:
+        """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010), and for one that is
+        quarantined, unless `force`.
+        """
+        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now, force=force))
         await self._dispatch.requeued(endpoint_id)
         return job
 

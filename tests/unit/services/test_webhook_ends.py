@@ -8,7 +8,8 @@ import pytest
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
-from runyard.domain.job import ATTEMPTS_MAX, Job, JobId, WorkerId
+from runyard.domain.attempt import ATTEMPTS_MAX, EXCUSED_MAX
+from runyard.domain.job import Job, JobId, WorkerId
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.jobs import Jobs, Request
 from runyard.services.roster import LiveWorker, Roster
@@ -163,7 +164,7 @@ async def test_jobs_of_a_deleted_endpoint_owe_theirs(yard: Yard) -> None:
 
 async def test_a_running_job_whose_worker_nobody_knows_owes_one_after_its_last_attempt(yard: Yard) -> None:
     await yard.submit()
-    for attempt in range(ATTEMPTS_MAX):
+    for attempt in range(EXCUSED_MAX + ATTEMPTS_MAX):
         [job] = await yard.store.take(ENDPOINT, WorkerId(f"worker-{attempt}"), 1, yard.clock.now())
         await yard.dispatch.forsaken(job, "nobody knows it")
 
