@@ -15,7 +15,10 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from starlette.applications import Starlette
+
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.runtimes.process import ProcessRuntime
@@ -36,7 +39,7 @@ from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
-from runyard.ports.system import Clock, Ids, Signals
+from runyard.ports.system import Clock, Disk, Ids, Signals
 from runyard.ports.webhooks import WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
@@ -47,6 +50,7 @@ from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
+from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Webhooks
@@ -70,6 +74,7 @@ class Adapters:
     ids: Ids
     runtime: Callable[[RuntimeObserver], WorkerRuntime]
     webhooks: WebhookSender
+    disk: Disk
 
 
 class Platform:
@@ -91,6 +96,9 @@ class Platform:
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
         self.dispatch.owe_webhook = self.webhooks.ended
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
+        self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
+        if settings.store != "memory":
+            self.jobs.admit = self.room.admit
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
@@ -122,15 +130,19 @@ class Platform:
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        self.app = build_app(
+        self.app = self._control_plane(a, settings)
+
+    def _control_plane(self, adapters: Adapters, settings: Settings) -> Starlette:
+        return build_app(
             Services(
                 access=self.access,
                 endpoints=self.endpoints,
                 fleet=self.fleet,
                 jobs=self.jobs,
                 logs=self.logs,
-                blobs=a.blobs,
-                clock=a.clock,
+                blobs=adapters.blobs,
+                room=self.room,
+                clock=adapters.clock,
                 settings=settings,
                 answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
             )
@@ -146,7 +158,8 @@ class Platform:
         runtime = self.runtime_of(self.lifecycle)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
+        await self.room.look()
+        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.room.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
@@ -189,6 +202,8 @@ async def serve(settings: Settings, seat: Seat) -> None:
     """
     if settings.store not in ("memory", "embedded"):
         raise BadRequest(f"store {settings.store!r} is not built yet; use --store embedded or --store memory")
+    if settings.durability not in ("power", "process"):
+        raise BadRequest(f"durability must be power or process, not {settings.durability!r}")
     line = await KeeperLine.on(seat.line)
     for number in (signal.SIGTERM, signal.SIGINT):
         # The keeper stops the platform; a signal to this process alone means the same.
@@ -241,9 +256,13 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
 
 
 def _pack_logs(logs: Logs, file: Path) -> None:
-    file.touch(mode=0o600)
-    with file.open("wb") as packed:
-        packed.writelines(logs.pack())
+    """On a full disk the next server does without them."""
+    try:
+        file.touch(mode=0o600)
+        with file.open("wb") as packed:
+            packed.writelines(logs.pack())
+    except OSError as error:
+        log.warning("the workers' log lines are not handed over: %s", error)
 
 
 def _unpack_logs(logs: Logs, file: Path) -> None:
@@ -298,13 +317,19 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         ids=RandomIds(),
         runtime=runtime,
         webhooks=HttpxWebhooks(own_ports=own_ports),
+        disk=DataDisk(root, root / "control.db"),
     )
 
 
 def _job_store(settings: Settings, root: Path) -> JobStore:
     if settings.store == "memory":
         return MemoryJobs(bytes_max=settings.store_bytes_max)
-    return EmbeddedJobs(root / "control.db", now=SystemClock.now(), bytes_max=settings.store_bytes_max)
+    return EmbeddedJobs(
+        root / "control.db",
+        now=SystemClock.now(),
+        bytes_max=settings.store_bytes_max,
+        synced=settings.durability == "power",
+    )
 
 
 def _worker_options(settings: Settings, worker_url: str) -> WorkerOptions:

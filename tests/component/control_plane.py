@@ -21,7 +21,8 @@ from runyard.ports.stores import JobCounts
 from runyard.services.access import Access
 from runyard.services.endpoints import Endpoints
 from runyard.services.logs import Logs
-from tests.control_doubles import CountingIds, MemoryBlobs, SetClock
+from runyard.services.room import Room
+from tests.control_doubles import CountingIds, MemoryBlobs, SetClock, SetDisk
 
 BASE = "http://yard.test:8000"
 
@@ -86,6 +87,8 @@ class ControlPlane:
     def __init__(self) -> None:
         self.clock, self.ids, self.blobs = SetClock(), CountingIds(), MemoryBlobs()
         self.fleet, self.jobs = SetFleet(), SetJobs()
+        self.disk = SetDisk()
+        self.room = Room(self.disk, self.clock, reserve_bytes=1 << 20)
         control = MemoryControl()
         self.access = Access(control, self.clock, self.ids)
         self.endpoints = Endpoints(control, self.blobs, self.clock, self.ids, LocalSignals())
@@ -100,6 +103,7 @@ class ControlPlane:
                 jobs=self.jobs,
                 logs=self.logs,
                 blobs=self.blobs,
+                room=self.room,
                 clock=self.clock,
                 settings=Limits(),
             )

@@ -21,7 +21,7 @@ from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
-from tests.control_doubles import MemoryBlobs
+from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
 from tests.webhook_kit import Receiver
 
@@ -60,6 +60,7 @@ class Yard:
             ids=RandomIds(),
             runtime=FakeRuntime,
             webhooks=HttpxWebhooks(own_ports=[s.getsockname()[1] for s in (user_port, worker_port)]),
+            disk=SetDisk(),
         )
         self.platform = Platform(adapters, Settings(data_dir=data_dir), worker_url)
         _, key = await self.platform.access.create("test")

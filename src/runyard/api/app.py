@@ -26,7 +26,7 @@ def build_app(services: Services) -> Starlette:
         routes=[
             *Serverless(services).routes(),
             *LogStreams(services).routes(),
-            *Bundles(services.blobs, services.settings.bundle_bytes_max).routes(),
+            *Bundles(services.blobs, services.room, services.settings.bundle_bytes_max).routes(),
             *Keys(services.access).routes(),
             *Metrics(services).routes(),
         ],

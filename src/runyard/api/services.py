@@ -61,6 +61,22 @@ class Jobs(Protocol):
         ...
 
 
+class Room(Protocol):
+    """What the disk has room for."""
+
+    @property
+    def free_bytes(self) -> int: ...
+
+    @property
+    def full(self) -> bool:
+        """What is new is refused."""
+        ...
+
+    def admit(self) -> None:
+        """Raises `TooBusy` while it is full."""
+        ...
+
+
 class ApiSettings(Protocol):
     """The settings that matter here."""
 
@@ -78,6 +94,7 @@ class Services:
     jobs: Jobs
     logs: Logs
     blobs: Blobs
+    room: Room
     clock: Clock
     settings: ApiSettings
     answers: Callable[[], Mapping[tuple[str, int], int]] = dict[tuple[str, int], int]

@@ -123,7 +123,8 @@ class Keeper:
         theirs.close()
         server = Server(popen, errors, Line(self._selector, ours, lambda message: self._heard(server, message)))
         server.line.when_closed = lambda: self._line_closed(server)
-        with (self._data / "servers").open("a") as notes:
+        # On a full disk a server without a note is better than none: it still goes when its keeper does.
+        with suppress(OSError), (self._data / "servers").open("a") as notes:
             notes.write(f"{identity(popen.pid)}\n")
         return server
 

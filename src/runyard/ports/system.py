@@ -1,4 +1,4 @@
-"""Time, names and wake-ups."""
+"""Time, names, room and wake-ups."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ class Ids(Protocol):
 
     def secret(self) -> str:
         """256 random bits as text."""
+        ...
+
+
+class Disk(Protocol):
+    """Where the data directory is."""
+
+    async def free_bytes(self) -> int:
+        """Bytes that can still be written there, without what nobody but root may use. Raises `OSError`."""
         ...
 
 

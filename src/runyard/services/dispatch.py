@@ -17,12 +17,14 @@ What makes this safe with stock workers (protocol sections 0 and F):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from runyard.domain.job import EndpointId, Job, JobId
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
+from runyard.services.insistence import insist
 from runyard.services.roster import LiveWorker, Roster, StopPoll
 
 SUSPICION_S = 2.0
@@ -158,7 +160,7 @@ class Dispatch:
         gone = parked and lot.polls.pop(poll, None) is None
         if gone or not self._hand_over(live, poll, jobs):
             for job in reversed(jobs):
-                await self._store.save(job.give_back(), was=job)
+                await insist(partial(self._store.save, job.give_back(), was=job), self._clock)
             if parked:
                 lot.arrivals += 1
             else:
@@ -256,14 +258,14 @@ class Dispatch:
     async def forsaken(self, job: Job, reason: str) -> None:
         """A running job whose worker nobody knows: as if the worker had just ended."""
         lost = job.lose_worker(self._clock.now(), reason)
-        if await self._store.save(lost, was=job):
+        if await insist(lambda: self._store.save(lost, was=job), self._clock):
             if lost.webhook is not None and lost.terminal:
                 self.owe_webhook(lost)
             self._signals.fire(job.id)
 
     async def _lose(self, live: LiveWorker, job_ids: Sequence[JobId], reason: str) -> None:
         for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
-            await self._apply(live, job_id, lambda job, now: job.lose_worker(now, reason))
+            await insist(partial(self._apply, live, job_id, lambda job, now: job.lose_worker(now, reason)), self._clock)
             live.dropped(job_id, self._clock.now())
             self._signals.fire(job_id)
         await self.requeued(live.worker.endpoint_id)

@@ -66,6 +66,8 @@ class Jobs:
         self._ids = ids
         self.closing = False
         """The platform stops and takes no new job."""
+        self.admit: Callable[[], None] = lambda: None
+        """Set by the composition root: raises `TooBusy` while there is no room for what is new."""
 
     def new_id(self, *, sync: bool) -> JobId:
         """An id for a job that is about to be submitted."""
@@ -78,6 +80,7 @@ class Jobs:
         """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
+        self.admit()
         now = self._clock.now()
         timeout = request.policy.execution_timeout or endpoint.execution_timeout
         job = Job(
@@ -119,6 +122,7 @@ class Jobs:
 
     async def retry(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
         """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010)."""
+        self.admit()  # It will have a result again, which nobody has promised yet.
         job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now))
         await self._dispatch.requeued(endpoint_id)
         return job

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
 from runyard.domain.account import digest_of
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
-from runyard.domain.errors import BuildFailed, NotFound, RunyardError
+from runyard.domain.errors import BuildFailed, NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import Failures
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit, Worker
@@ -25,6 +26,7 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
+from runyard.services.insistence import insist
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
@@ -32,6 +34,7 @@ from runyard.services.worker_env import worker_env
 log = logging.getLogger("runyard.fleet")
 
 EVIDENCE_LINES = 5
+SEE_TO_S_MAX = 1.0
 _STOP = "stop a worker"
 
 
@@ -101,7 +104,8 @@ class Lifecycle:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for live in self._roster:
             if live.worker.spawned_at is not None:
-                await self._records.keep(live)
+                with suppress(TooBusy):  # The record is a little old, then; the platform must end nevertheless.
+                    await self._records.keep(live)
 
     def adopted(self, live: LiveWorker) -> None:
         """A platform process before this one has started it, and it still runs."""
@@ -113,10 +117,16 @@ class Lifecycle:
         """A platform process before this one has started it, and it does not run any more."""
         await self._ended(live, None, f"worker {live.id} ended while the platform was away")
 
+    async def see_to(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this, in the background when it takes more than a moment: what cannot be written on a full disk must not keep
+        the platform from opening.
+        """
+        await asyncio.wait([self._spawn(work)], timeout=SEE_TO_S_MAX)
+
     def record(self, live: LiveWorker) -> None:
         """Bring the stored record up to date soon, if need be."""
         if live.worker.spawned_at is not None and self._records.differs(live):
-            self._spawn(self._records.keep(live))
+            self._spawn(insist(lambda: self._records.keep(live), self._clock))
 
     def stop_soon(self, live: LiveWorker, reason: str) -> None:
         """Stop this worker whatever it holds, with its grace."""
@@ -276,7 +286,7 @@ class Lifecycle:
         self._roster.retire(live)
         self._logs.worker_stopped(live.id)
         await self._dispatch.worker_gone(live, reason if worker.stop_reason is None else worker.stop_reason)
-        await self._records.forget(worker.id)
+        await insist(lambda: self._records.forget(worker.id), self._clock)
         if self._release_of(worker.endpoint_id) is None:
             self._roster.forget_endpoint(worker.endpoint_id)
         self._changed(worker.endpoint_id)
@@ -338,10 +348,11 @@ class Lifecycle:
     def _changed(self, endpoint_id: EndpointId) -> None:
         self._signals.fire(topics.demand(endpoint_id))
 
-    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> None:
+    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
