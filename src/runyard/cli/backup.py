@@ -49,6 +49,7 @@ def restore(backup: Path, data_dir: str | None, as_json: bool) -> None:
     The backup is checked before anything of it is used. A directory that has anything in it is refused, and so is one from
     which a platform serves. A new administrator's key is written to admin.key; those that the platform had go on.
     """
+    import os
     import time
 
     from runyard.adapters.backups import restore as restored
@@ -59,8 +60,11 @@ def restore(backup: Path, data_dir: str | None, as_json: bool) -> None:
     root, ids = _root(data_dir), RandomIds()
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        claim(root)  # Until this process ends.
-        manifest = restored(backup.absolute(), root, now=time.time(), key=lambda: (ids.key(), ids.secret()))
+        claimed = claim(root)
+        try:
+            manifest = restored(backup.absolute(), root, now=time.time(), key=lambda: (ids.key(), ids.secret()))
+        finally:
+            os.close(claimed)
     except OSError as error:
         raise click.ClickException(f"cannot use {root} as data directory: {error.strerror}") from error
     except RunyardError as error:
