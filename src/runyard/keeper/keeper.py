@@ -187,6 +187,8 @@ class Keeper:
 
     def _without_server(self, server: Server, code: int) -> None:
         self._answer(error=f"the new server failed when the old one had gone; it is tried again: {server.last_words()}")
+        if not server.stands_by:
+            server.pass_on_words()  # It has not come so far as to speak for itself.
         if self._stopping or not self._announced:
             self._exit_code = code if code >= 0 else 1
             return
