@@ -77,7 +77,7 @@ async def jobs(folder: Path, count: str) -> None:
 async def careless(folder: Path, count: str) -> None:
     """Endpoints' keys beside jobs that need not survive a power failure: these must not take the keys with them."""
     acks, path = Acks(), folder / "control.db"
-    journal.WAL_PAGES_MAX = 30  # The log is copied into the file often, and by the jobs' connection.
+    journal.LOG_PAGES = 30  # The log is copied into the file often, and by the jobs' connection.
     store, jobs = SqliteControl(path), EmbeddedJobs(path, now=START, synced=False, clean_from_bytes=1 << 14)
     for number in range(int(count)):
         await asyncio.gather(*(jobs.add(a_job(f"job-{number}-{n}", input=b"1" * 20_000)) for n in range(10)))
