@@ -16,7 +16,6 @@ from runyard.domain.errors import (
     MethodNotAllowed,
     NotFound,
     RunyardError,
-    TooBusy,
     Unauthorized,
     Unprocessable,
 )
@@ -85,8 +84,8 @@ def _headers(error: RunyardError) -> Mapping[str, str]:
             return {"Allow": ", ".join(allow)}
         case Unauthorized():
             return {"WWW-Authenticate": "Bearer"}
-        case TooBusy():
-            return {"Retry-After": "1"}
+        case RunyardError(retry_after_s=int(seconds)):
+            return {"Retry-After": str(seconds)}
         case _:
             return {}
 
