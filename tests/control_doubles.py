@@ -64,6 +64,9 @@ class CountingIds:
     def secret(self) -> str:
         return KEY_PREFIX + self._next("secret")
 
+    def signing_key(self) -> bytes:
+        return self._next("signing-key").encode().ljust(32)
+
     def _next(self, what: str) -> str:
         return f"{what}-{next(self._numbers)}"
 

@@ -262,7 +262,7 @@ class Yard:
         self.store, self.roster = store or MemoryJobs(bytes_max=settings.store_bytes_max), Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
-        self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock)
+        self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids)
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         grace = timedelta(seconds=settings.stop_grace_s)

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+from runyard.ports.webhooks import WebhookAnswer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -14,6 +16,7 @@ class Call:
     at: float
     url: str
     body: bytes
+    headers: Mapping[str, str]
 
 
 class Hang:
@@ -25,6 +28,7 @@ class RecordingSender:
 
     def __init__(self) -> None:
         self.answers: dict[str, list[int | Exception | Hang]] = {}
+        self.says = ""
         self.calls: list[Call] = []
         self.active: dict[str, int] = defaultdict(int)
 
@@ -32,8 +36,8 @@ class RecordingSender:
         """When it was called, in seconds of the loop."""
         return [call.at for call in self.calls if call.url == url]
 
-    async def send(self, url: str, body: bytes) -> int:
-        self.calls.append(Call(asyncio.get_running_loop().time(), url, body))
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookAnswer:
+        self.calls.append(Call(asyncio.get_running_loop().time(), url, body, headers))
         answers = self.answers.get(url, [200])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         self.active[url] += 1
@@ -45,7 +49,7 @@ class RecordingSender:
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, int)
-        return answer
+        return WebhookAnswer(status=answer, excerpt=self.says)
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ class Received:
 class Receiver:
     """Answers every request with `answer`, byte for byte, then closes; None: with silence, until the sender leaves."""
 
-    def __init__(self, answer: bytes | None = OK) -> None:
+    def __init__(self, answer: bytes | None = OK, *, endless: bool = False) -> None:
         self.answer = answer
+        self.endless = endless
+        """Goes on with a body that never ends."""
         self.requests: asyncio.Queue[Received] = asyncio.Queue()
         self.left = asyncio.Event()
         self.port = 0
@@ -88,6 +94,10 @@ class Receiver:
             else:
                 writer.write(self.answer)
                 await writer.drain()
+                while self.endless:
+                    writer.write(b"x" * 1024)
+                    await writer.drain()
+                    await asyncio.sleep(0)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

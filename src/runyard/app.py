@@ -6,20 +6,23 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from starlette.applications import Starlette
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
+from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
@@ -27,11 +30,13 @@ from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.api.app import Services, build_app
 from runyard.config import Settings
 from runyard.domain.errors import BadRequest, RunyardError
+from runyard.domain.webhook import SCHEDULES
 from runyard.edge.bodies import job_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
@@ -40,9 +45,10 @@ from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Disk, Ids, Signals
-from runyard.ports.webhooks import WebhookSender
+from runyard.ports.webhooks import Outbox, WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
+from runyard.services.dead_letters import DeadLetters
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
@@ -53,12 +59,11 @@ from runyard.services.logs import Logs
 from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
-from runyard.services.webhooks import Webhooks
+from runyard.services.webhooks import Keeping, Webhooks
 
 log = logging.getLogger("runyard")
 
-LOGS = "logs.handed-over"
-"""Workers' lines, from a server that hands over to the next."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class Adapters:
     """What a platform stands on."""
 
     store: JobStore
+    outbox: Outbox
+    """What `store` owes."""
     control: ControlStore
     fleet: FleetStore
     blobs: Blobs
@@ -92,9 +99,8 @@ class Platform:
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
-        self.webhooks = Webhooks(a.webhooks, a.clock, render=job_body)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock)
-        self.dispatch.owe_webhook = self.webhooks.ended
+        self.webhooks = _webhooks(a, settings)
+        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
@@ -130,19 +136,22 @@ class Platform:
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        self.app = self._control_plane(a, settings)
+        self.app = self._control_plane(adapters, settings)
 
-    def _control_plane(self, adapters: Adapters, settings: Settings) -> Starlette:
+    def _control_plane(self, a: Adapters, settings: Settings) -> Starlette:
+        """What is not a hot route, behind the user port."""
         return build_app(
             Services(
                 access=self.access,
                 endpoints=self.endpoints,
                 fleet=self.fleet,
                 jobs=self.jobs,
+                dead_letters=DeadLetters(a.store, self.jobs, a.clock),
                 logs=self.logs,
-                blobs=adapters.blobs,
+                webhooks=self.webhooks,
+                blobs=a.blobs,
                 room=self.room,
-                clock=adapters.clock,
+                clock=a.clock,
                 settings=settings,
                 answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
             )
@@ -171,6 +180,7 @@ class Platform:
             await asyncio.gather(*loops, return_exceptions=True)
             await self.lifecycle.close()
             await (runtime.leave() if self.handing_over else runtime.close())
+            await self.lifecycle.stopped()  # Jobs of workers that have just ended go back while there is a store.
             for store in self.stores:
                 await store.close()
 
@@ -224,10 +234,10 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     ports = user_port, worker_port = socket.socket(fileno=seat.user_port), socket.socket(fileno=seat.worker_port)
     own_ports = [port.getsockname()[1] for port in ports]
     corridor = Corridor(seat.corridor_in, seat.corridor_out)
-    adapters = _adapters(settings, root, own_ports, line)
-    platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
     vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
-    _unpack_logs(platform.logs, root / LOGS)
+    adapters = _adapters(settings, root, own_ports, line, vigil)
+    platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
+    unpack_logs(platform.logs, root)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
         listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
@@ -248,33 +258,11 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
             passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
             await asyncio.gather(*passing, platform.webhooks.settle())
     if platform.handing_over:
-        _pack_logs(platform.logs, root / LOGS)
+        pack_logs(platform.logs, root)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
     if line.lost.is_set():
         raise RunyardError("the keeper is gone, and with it all workers; serve again")
-
-
-def _pack_logs(logs: Logs, file: Path) -> None:
-    """On a full disk the next server does without them."""
-    try:
-        file.touch(mode=0o600)
-        with file.open("wb") as packed:
-            packed.writelines(logs.pack())
-    except OSError as error:
-        log.warning("the workers' log lines are not handed over: %s", error)
-
-
-def _unpack_logs(logs: Logs, file: Path) -> None:
-    """Lines are good to have, and no reason not to start."""
-    try:
-        with file.open("rb") as packed:
-            logs.unpack(packed)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        log.warning("the log lines of the server before this one are lost: %s", error)
-    file.unlink(missing_ok=True)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -291,7 +279,7 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine) -> Adapters:
+def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine, vigil: Vigil) -> Adapters:
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
@@ -307,8 +295,10 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             line=line,
         )
 
+    store, outbox = _job_store(settings, root, vigil)
     return Adapters(
-        store=_job_store(settings, root),
+        store=store,
+        outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
@@ -316,19 +306,51 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         clock=SystemClock(),
         ids=RandomIds(),
         runtime=runtime,
-        webhooks=HttpxWebhooks(own_ports=own_ports),
+        webhooks=HttpxWebhooks(
+            own_ports=own_ports,
+            public_only=_one_of({"any": False, "public-only": True}, "webhook_targets", settings.webhook_targets),
+        ),
         disk=DataDisk(root, root / "control.db"),
     )
 
 
-def _job_store(settings: Settings, root: Path) -> JobStore:
+def _job_store(settings: Settings, root: Path, vigil: Vigil) -> tuple[JobStore, Outbox]:
     if settings.store == "memory":
-        return MemoryJobs(bytes_max=settings.store_bytes_max)
-    return EmbeddedJobs(
+        outbox = MemoryOutbox(job_body, bytes_max=settings.webhook_keep_bytes)
+        return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox
+    store = EmbeddedJobs(
         root / "control.db",
         now=SystemClock.now(),
         bytes_max=settings.store_bytes_max,
         synced=settings.durability == "power",
+        disk_works=vigil.suspend,
+        render=job_body,
+    )
+    assert store.outbox is not None
+    return store, store.outbox
+
+
+def _one_of(choices: Mapping[str, _T], setting: str, choice: str) -> _T:
+    if choice not in choices:
+        raise BadRequest(f"{setting} must be {' or '.join(choices)}, not {choice!r}")
+    return choices[choice]
+
+
+def _webhooks(adapters: Adapters, settings: Settings) -> Webhooks:
+    keeping = Keeping(
+        keep=timedelta(seconds=settings.webhook_keep_s),
+        finished_max=settings.webhook_keep_max,
+        waiting_max=settings.webhook_waiting_max,
+        bytes_max=settings.webhook_keep_bytes,
+    )
+    return Webhooks(
+        adapters.outbox,
+        adapters.webhooks,
+        adapters.clock,
+        adapters.ids,
+        schedule=_one_of(SCHEDULES, "webhook_retries", settings.webhook_retries),
+        keeping=keeping,
+        chance=random.random,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from runyard.domain.attempt import ATTEMPTS_MAX, ATTEMPTS_MAX_LIMIT, QUARANTINE_AFTER, AttemptLimits
 from runyard.domain.errors import BadRequest
 from runyard.domain.limits import Limit
 
@@ -88,6 +89,17 @@ class Settings:
     job_stop_grace_s: float = _setting(
         5.0, "Seconds a worker gets to stop a cancelled or timed-out job before the worker is replaced."
     )
+    attempts_max: int = _setting(
+        ATTEMPTS_MAX,
+        "How many workers may lose a job, by dying or by sending no result, before it is FAILED; 1 to "
+        f"{ATTEMPTS_MAX_LIMIT}. Workers that the platform stops, or that end together with it, do not count.",
+    )
+    quarantine_after: int = _setting(
+        QUARANTINE_AFTER,
+        "How many workers may die with a job in hand before it is FAILED and quarantined: then it runs again only where "
+        f"somebody insists. 2 to {ATTEMPTS_MAX_LIMIT}, at most `attempts_max` counts. One death may be the machine's doing, "
+        "and with 2 the second one ends a job that might have been done; set it where a worker is dear to start.",
+    )
     poll_hold_s: float = _setting(
         22.0, "Seconds a worker's poll for a job is held open; 20 to 25 suits all SDK versions."
     )
@@ -106,6 +118,32 @@ class Settings:
     )
     volume_dir: Path | None = _setting(
         None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
+    )
+    webhook_retries: str = _setting(
+        "runpod",
+        "When a webhook is tried again: `runpod`, three tries 10 s apart, where 200 alone is success; or `backoff`, eleven "
+        "tries over a day, from 5 s apart to 6 hours, each 4 times as long as before and up to a fifth more or less, where "
+        "every 2xx is success.",
+    )
+    webhook_targets: str = _setting(
+        "any",
+        "Which addresses webhooks may go to: `any`, which is all but link-local, metadata, unspecified and multicast ones "
+        "and the platform's own ports; or `public-only`, which refuses private, loopback, carrier's and other addresses "
+        "that are not public as well: for a platform whose users do not trust each other.",
+    )
+    webhook_keep_s: float = _setting(
+        604_800.0, "Seconds that a webhook delivery and the log of its tries are kept after it has finished; a week."
+    )
+    webhook_keep_max: int = _setting(
+        10_000, "Finished webhook deliveries of one endpoint that are kept, the newest; what is more goes early."
+    )
+    webhook_waiting_max: int = _setting(
+        100_000,
+        "Webhook deliveries of one endpoint that may wait; where it is more, the oldest are lost, and logged so.",
+    )
+    webhook_keep_bytes: int = _setting(
+        1024 * MIB,
+        "Bytes of all webhook bodies that are kept; what is more goes early, the oldest first, and those that wait last.",
     )
 
     def __post_init__(self) -> None:
@@ -126,6 +164,11 @@ class Settings:
             "cancel": self.limits_cancel,
             "purge-queue": self.limits_purge_queue,
         }
+
+    @property
+    def attempt_limits(self) -> AttemptLimits:
+        """Raises `BadRequest` for numbers out of their bounds."""
+        return AttemptLimits(attempts_max=self.attempts_max, quarantine_after=self.quarantine_after)
 
     @property
     def root(self) -> Path:

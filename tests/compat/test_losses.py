@@ -8,7 +8,10 @@ from tests.compat.early import Doomed
 from tests.compat.platform import Endpoint, Platform, result_of, until
 
 REASONS = {
-    "SIGKILL": "worker {worker} ended (killed by signal 9) (attempt 3 of 3; no attempt is left)",
+    "SIGKILL": (
+        "worker {worker} ended (killed by signal 9) (attempt 3 of 3; no attempt is left)"
+        "; quarantined: 3 workers died with this job in hand"
+    ),
     "not JSON": "the worker finished the job without sending a result (attempt 3 of 3; no attempt is left)",
 }
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -12,17 +13,27 @@ from starlette.types import ASGIApp
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
+from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.api.app import Services, build_app
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.webhook import SCHEDULES
 from runyard.domain.worker import Exit, Worker, WorkerPhase, WorkerState
+from runyard.edge.bodies import job_body
 from runyard.ports.stores import JobCounts
 from runyard.services.access import Access
+from runyard.services.dead_letters import DeadLetters
+from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
+from runyard.services.jobs import Jobs
 from runyard.services.logs import Logs
 from runyard.services.room import Room
+from runyard.services.roster import Roster
+from runyard.services.webhooks import Keeping, Webhooks
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock, SetDisk
+from tests.webhook_kit import RecordingSender
 
 BASE = "http://yard.test:8000"
 
@@ -93,15 +104,31 @@ class ControlPlane:
         self.access = Access(control, self.clock, self.ids)
         self.endpoints = Endpoints(control, self.blobs, self.clock, self.ids, LocalSignals())
         self.logs = Logs(self.clock)
+        self.outbox, self.sender = MemoryOutbox(job_body), RecordingSender()
+        keeping = Keeping(keep=timedelta(days=7), finished_max=100, waiting_max=100, bytes_max=1 << 20)
+        self.webhooks = Webhooks(
+            self.outbox,
+            self.sender,
+            self.clock,
+            self.ids,
+            schedule=SCHEDULES["runpod"],
+            keeping=keeping,
+            chance=lambda: 0.5,
+        )
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
+        self.job_store, roster, signals = MemoryJobs(), Roster(), LocalSignals()
+        dispatch = Dispatch(self.job_store, roster, signals, self.clock)
+        jobs = Jobs(self.job_store, dispatch, signals, self.clock, self.ids)
         self.app: ASGIApp = build_app(
             Services(
                 access=self.access,
                 endpoints=self.endpoints,
                 fleet=self.fleet,
                 jobs=self.jobs,
+                dead_letters=DeadLetters(self.job_store, jobs, self.clock),
                 logs=self.logs,
+                webhooks=self.webhooks,
                 blobs=self.blobs,
                 room=self.room,
                 clock=self.clock,

@@ -12,7 +12,9 @@ from tests.component.wire import Ports, Reply
 
 
 class Crew(FakeRuntime):
-    """Each worker needs `boot_s` to come up; a job's input says how long it takes: `{"s": 3}`."""
+    """Each worker needs `boot_s` to come up; a job's input says how long it takes: `{"s": 3}`, and with `"dies": 9` by which
+    signal the worker is killed instead of reporting.
+    """
 
     def __init__(self, observer: RuntimeObserver, *, boot_s: float = 1.0) -> None:
         super().__init__(observer)
@@ -47,7 +49,11 @@ class Crew(FakeRuntime):
             reply = await self._ask(launch, "GET", "RUNPOD_WEBHOOK_GET_JOB", more="&job_in_progress=0")
             if reply.status == 200:
                 job = reply.json()
+                self.say(launch.worker_id, f"working on {job['id']}")
                 await asyncio.sleep(job["input"]["s"])
+                if "dies" in job["input"]:
+                    self.exit(launch.worker_id, Exit(None, job["input"]["dies"]))
+                    return
                 await self._ask(launch, "POST", "RUNPOD_WEBHOOK_POST_OUTPUT", job["id"], {"output": launch.worker_id})
 
     async def _ask(

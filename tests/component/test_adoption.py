@@ -1,6 +1,7 @@
 """A platform process takes over from the one before: the same stores, the same workers, another process."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,16 +14,20 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
+from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobState, WorkerId
 from runyard.domain.worker import Exit, WorkerPhase
+from runyard.edge.bodies import job_body
 from runyard.ports.runtime import RuntimeObserver
 from runyard.services.roster import LiveWorker
 from tests.builders import ENDPOINT, a_job, a_scaling, an_endpoint
 from tests.component.wire import NoWebhooks
 from tests.control_doubles import MemoryBlobs, SetDisk
+from tests.slow_store import SlowJobs
 
 
 class Poll:
@@ -65,6 +70,7 @@ class House:
     async def process(self) -> AsyncIterator[Platform]:
         adapters = Adapters(
             store=self.store,
+            outbox=MemoryOutbox(job_body),
             control=self.control,
             fleet=self.fleet,
             blobs=MemoryBlobs(),
@@ -148,6 +154,8 @@ async def test_the_end_of_a_worker_that_nobody_saw_is_seen_by_the_next(house: Ho
         waiting = await house.store.get(ENDPOINT, job.id)
         assert waiting is not None
         assert (JobState.IN_QUEUE, 1) == (waiting.state, waiting.attempts_lost)
+        [attempt] = waiting.attempts
+        assert (Cause.WORKER_DIED, 7, True) == (attempt.evidence.cause, attempt.evidence.exit_code, attempt.counted)
 
 
 async def test_a_worker_that_is_recorded_and_gone_gives_its_jobs_back(house: House) -> None:
@@ -160,6 +168,7 @@ async def test_a_worker_that_is_recorded_and_gone_gives_its_jobs_back(house: Hou
 
         assert waiting is not None
         assert (JobState.IN_QUEUE, {live.id}) == (waiting.state, waiting.fenced_from)
+        assert [(Cause.PLATFORM_DIED, False)] == [(a.evidence.cause, a.counted) for a in waiting.attempts]
     assert live.id not in [worker.id for worker in await house.fleet.workers()]
 
 
@@ -170,6 +179,7 @@ async def test_jobs_of_workers_that_nobody_recorded_go_back_oldest_first(house: 
         taken = await house.store.take(ENDPOINT, WorkerId("w"), 3, 0)
 
         assert ["job-1", "job-2", "job-3"] == [job.id for job in taken]
+        assert [(1, 1)] * 3 == [(job.attempts_lost, job.attempts_excused) for job in taken], "they were not to blame"
 
 
 async def test_a_worker_that_runs_and_is_not_recorded_is_ended(house: House) -> None:
@@ -215,3 +225,16 @@ async def test_what_is_recorded_follows_the_worker(house: House) -> None:
         house.runtime.exit(live.id, Exit(0))
         await asyncio.sleep(0.01)
         assert live.id not in [worker.id for worker in await house.fleet.workers()]
+
+
+async def test_once_a_platform_has_stopped_its_jobs_are_back_however_slow_the_store() -> None:
+    slow = SlowJobs(random.Random(7), pause_s_max=0.5)
+    house = House(store=slow)  # type: ignore[arg-type]
+    await house.control.add_endpoint(an_endpoint(scaling=a_scaling(workers_min=1, workers_max=1)))
+    async with house.process() as platform:
+        job = await a_running_job(platform, await the_worker(platform))
+        await platform.drain()
+        waiting = await slow._store.get(ENDPOINT, job.id)
+
+        assert waiting is not None
+        assert (JobState.IN_QUEUE, 1, 1) == (waiting.state, waiting.attempts_lost, waiting.attempts_excused)

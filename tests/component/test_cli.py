@@ -18,9 +18,11 @@ from runyard.cli.main import main
 from runyard.client.control import Control
 from runyard.client.settings import Address
 from runyard.client.sync import Connection
+from runyard.domain.attempt import Cause, Evidence
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import WorkerId
 from runyard.ports.runtime import LogSource
+from tests.builders import a_job
 from tests.component.control_plane import BASE, ControlPlane, Report
 
 DATA_PLANE = re.compile(r"/v2/[^/]+/(run|status|status-sync|stream|cancel|retry|purge-queue|health|requests)(/|\Z)")
@@ -336,6 +338,77 @@ def test_jobs_are_listed_with_what_went_wrong(deployed: Yard) -> None:
     assert result.stderr == "there are more: --after 7\n"
     assert deployed.bridge.asked[0][0].endswith("/requests?states=FAILED%2CIN_QUEUE&limit=1&after=9")
     assert deployed.json("jobs", "hello")["requests"] == [job]
+
+
+def dead(deployed: Yard, id: str, *, killer: bool = False) -> None:
+    """Put a job of the endpoint into the store that has failed."""
+    at, evidence = deployed.plane.clock.at, Evidence(Cause.WORKER_DIED, signal=9, last_lines=("boom",))
+    job = a_job(id, at=at, endpoint_id=deployed.endpoint().id).take(WorkerId("w0"), at)
+    if not killer:
+        job = job.fail('{"error_message": "no!"}', None, at + 1)
+    for number in range(1, 4 if killer else 0):
+        job = job.lose_worker(at + number, f"worker w{number} was killed", evidence)
+        job = job if job.terminal else job.take(WorkerId(f"w{number}"), at + number)
+    deployed.bridge.loop.run_until_complete(deployed.plane.job_store.add(job))
+
+
+def test_dead_jobs_are_listed_with_how_they_ended(deployed: Yard) -> None:
+    dead(deployed, "killer", killer=True)
+    dead(deployed, "failed")
+    result = deployed.run("jobs", "hello", "--dead", "--limit", "2")
+
+    assert [
+        "ID      STATUS               ENDED                     ATTEMPTS  LAST ATTEMPT           ERROR",
+        "failed  FAILED               2027-01-15T08:00:01.000Z  0         -                      no!",
+    ] == result.stdout.splitlines()[:2]
+    assert "killer  FAILED, quarantined  2027-01-15T08:00:03.000Z  3         worker_died, signal 9" in result.stdout
+    assert "boom" == deployed.json("jobs", "hello", "--dead")["deadLetters"][1]["attempts"][2]["lastLines"][0]
+    assert 2 == deployed.run("jobs", "hello", "--dead", "--state", "FAILED").exit_code
+
+
+def test_dead_jobs_are_queued_again_by_name_or_all_together(deployed: Yard) -> None:
+    for id in ("a", "b", "c", "d"):
+        dead(deployed, id)
+    dead(deployed, "killer", killer=True)
+
+    assert "queued 2 jobs again\n" == deployed.ok("retry", "hello", "a", "b")
+    all_dead = deployed.run("retry", "hello", "--all-dead")
+    assert (0, "queued 2 jobs again\n") == (all_dead.exit_code, all_dead.stdout)
+    assert "left 1 quarantined jobs: runyard jobs hello --dead\n" == all_dead.stderr
+    refused = deployed.run("retry", "hello", "killer", "unheard-of")
+    assert (1, "queued 0 jobs again\n") == (refused.exit_code, refused.stdout)
+    assert "job killer is quarantined: 3 workers died" in refused.stderr
+    assert "job unheard-of not found" in refused.stderr
+    assert {"redriven": 1, "quarantined": 0, "refused": []} == deployed.json("retry", "hello", "killer", "--force")
+
+
+@pytest.mark.parametrize("args", [[], ["a", "--all-dead"], ["--all-dead", "--force"]])
+def test_a_retry_that_means_two_things_or_nothing_is_a_mistake(deployed: Yard, args: list[str]) -> None:
+    assert 2 == deployed.run("retry", "hello", *args).exit_code
+
+
+def test_the_status_of_a_job_that_is_not_done_shows_its_attempts(deployed: Yard) -> None:
+    attempt = {
+        "run": 1,
+        "workerId": "w1",
+        "takenAt": "2027-01-15T08:00:00.000Z",
+        "endedAt": "2027-01-15T08:00:09.000Z",
+        "cause": "worker_stopped",
+        "counted": False,
+        "reason": "w1 was stopped: the platform stops",
+        "lastLines": ["half way"],
+    }
+    waiting = {"id": "j", "status": "IN_QUEUE"}
+    detail = waiting | {"input": {"n": 1}, "attempts": [attempt], "quarantined": True}
+    deployed.bridge.data_plane = [waiting, detail]
+    text = deployed.ok("status", "hello", "j")
+
+    assert [
+        "quarantined: yes: retry it with --force, or leave it",
+        "attempt:     2027-01-15T08:00:09.000Z run 1: w1 was stopped: the platform stops (worker_stopped, not counted)",
+        "  | half way",
+    ] == text.splitlines()[2:]
+    assert [attempt] == deployed.json("status", "hello", "j")["attempts"]
 
 
 # --- looking

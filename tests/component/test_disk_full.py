@@ -5,9 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from runyard.domain.job import JobState
+from runyard.domain.worker import Exit
 from runyard.edge.worker import RESULT_HOLD_S
+from runyard.services.lifecycle import END_S_MAX
 from runyard.services.room import Room
+from tests.builders import ENDPOINT, a_scaling, an_endpoint
 from tests.component.control_plane import ControlPlane
+from tests.component.test_adoption import House, a_running_job, the_worker
 from tests.control_doubles import SetDisk
 from tests.edge_kit import Worker, Yard
 from tests.full_store import FullJobs
@@ -216,3 +221,43 @@ async def test_a_job_that_could_not_be_handed_over_is_put_back_when_there_is_roo
     await asyncio.sleep(1)
 
     assert "IN_QUEUE" == (await yard.client.status(job_id))["status"]
+
+
+# A platform that starts or ends then
+
+
+@pytest.fixture
+async def house(store: FullJobs) -> House:
+    house = House(store=store)
+    await house.control.add_endpoint(an_endpoint(scaling=a_scaling(workers_min=1, workers_max=1)))
+    return house
+
+
+async def test_a_platform_that_ends_does_not_wait_for_room(house: House, store: FullJobs) -> None:
+    async with house.process() as platform:
+        live = await the_worker(platform)
+        await a_running_job(platform, live)
+        store.full = True
+        house.runtime.exit(live.id, Exit(None, 9))
+        async with asyncio.timeout(2 * END_S_MAX):
+            await platform.drain()
+
+    assert store.refused > 5
+
+
+async def test_a_platform_opens_on_a_full_disk_and_sees_to_lost_jobs_when_there_is_room(
+    house: House, store: FullJobs
+) -> None:
+    async with house.process() as platform:
+        live = await the_worker(platform)
+        job = await a_running_job(platform, live)
+        store.full = True
+    house.runtimes.clear()  # Nothing of it runs any more.
+    began = asyncio.get_running_loop().time()
+    async with house.process() as platform:
+        assert asyncio.get_running_loop().time() - began < 5
+        shown = await platform.jobs.get(ENDPOINT, job.id)
+        assert JobState.IN_PROGRESS is shown.state
+        store.full = False
+        await asyncio.sleep(1)
+        assert JobState.IN_QUEUE is (await platform.jobs.get(ENDPOINT, job.id)).state

@@ -236,7 +236,9 @@ async def test_a_job_whose_worker_dies_is_run_by_the_next_and_fails_with_the_thi
 
         assert "COMPLETED" == (await film.status(saved))["status"]
         assert "FAILED" == status["status"]
-        assert status["error"].endswith("killed by signal 9) (attempt 3 of 3; no attempt is left)")
+        assert status["error"].endswith(
+            "killed by signal 9) (attempt 3 of 3; no attempt is left); quarantined: 3 workers died with this job in hand"
+        )
         health = (await (await film.ports.connect()).ask(film.ports.request(GET, "/health"))).json()
         assert (1, 1, 3) == (health["jobs"]["completed"], health["jobs"]["failed"], health["jobs"]["retried"])
 

@@ -9,16 +9,21 @@ from typing import Any
 
 import httpx2
 import pytest
+import standardwebhooks
 
 from runyard.adapters.runtimes.fake import FakeRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
-from runyard.app import Adapters, Platform
+from runyard.app import Adapters, Platform, _one_of
 from runyard.config import Settings
+from runyard.domain.errors import BadRequest
+from runyard.domain.webhook import SCHEDULES
+from runyard.edge.bodies import job_body
 from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs, SetDisk
@@ -50,8 +55,10 @@ class Yard:
         self.user_url, worker_url = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in (user_port, worker_port))
         control = MemoryControl()
         await control.add_endpoint(an_endpoint())
+        outbox = MemoryOutbox(job_body)
         adapters = Adapters(
-            store=MemoryJobs(),
+            store=MemoryJobs(outbox=outbox),
+            outbox=outbox,
             control=control,
             fleet=MemoryFleet(),
             blobs=MemoryBlobs(),
@@ -131,6 +138,7 @@ async def timed_out(yard: Yard, job_id: str) -> None:
 
 
 @pytest.mark.row("F020")
+@pytest.mark.row("F045")
 @pytest.mark.parametrize(
     ("end", "state", "told"),
     [
@@ -155,6 +163,10 @@ async def test_the_webhook_of_a_job_gets_its_status_when_it_has_ended(
     assert "application/json" == received.header("Content-Type")
     assert {"id": job_id, "status": state} | told == {name: body[name] for name in ("id", "status", *told)}
     assert await yard.status(job_id) == body
+    secret = (await yard.platform.webhooks.secrets(ENDPOINT))[0].value
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    headers = {name: received.header(name) or "" for name in names}
+    assert body == standardwebhooks.Webhook(secret).verify(received.body, headers)
 
 
 @pytest.mark.row("F020")
@@ -172,8 +184,39 @@ async def test_the_platform_calls_itself_for_nobody(yard: Yard, caplog: pytest.L
     job_id = await yard.run(webhook=f"{yard.user_url}/v2/{ENDPOINT}/purge-queue")
     await cancelled(yard, job_id)
     await yard.platform.webhooks.settle()
+    shown = (await yard.client.get(f"{yard.user_url}/v2/serverless/{ENDPOINT}/webhooks")).json()["webhooks"]
 
     assert "must not be called: 127.0.0.1 is the platform itself" in caplog.text
+    assert [(job_id, "FAILED", 1)] == [(hook["jobId"], hook["state"], len(hook["tries"])) for hook in shown]
+
+
+async def test_receivers_of_every_bad_kind_delay_nobody(yard: Yard) -> None:
+    """Hangs, answers 500, closes early, never ends its body, sends on to the metadata service; and then a good one."""
+    moved = b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"
+    bad = {
+        "hangs": Receiver(None),
+        "fails": Receiver(b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\nno"),
+        "closes": Receiver(b""),
+        "moved": Receiver(moved),
+        "endless": Receiver(b"HTTP/1.1 500 Oh\r\n\r\n", endless=True),
+    }
+    async with AsyncExitStack() as stack:
+        for receiver in bad.values():
+            await stack.enter_async_context(receiver.open())
+        for receiver in bad.values():
+            for _ in range(9):
+                await cancelled(yard, await yard.run(webhook=f"http://127.0.0.1:{receiver.port}/"))
+        job_id = await yard.run()
+        await cancelled(yard, job_id)
+        async with asyncio.timeout(5):  # A try has ten seconds.
+            received = await yard.receiver.requests.get()
+        shown = (await yard.client.get(f"{yard.user_url}/v2/serverless/{ENDPOINT}/webhooks")).json()["webhooks"]
+
+        assert job_id == json.loads(received.body)["id"]
+        said = {
+            hook["tries"][0].get("status", "none") for hook in shown if hook["tries"] and hook["state"] == "PENDING"
+        }
+        assert {500, 302, "none"} == said
 
 
 async def test_a_stop_tells_those_that_end_with_it(yard: Yard) -> None:
@@ -182,3 +225,8 @@ async def test_a_stop_tells_those_that_end_with_it(yard: Yard) -> None:
     await yard.platform.drain()
 
     assert job_id == json.loads((yard.receiver.requests.get_nowait()).body)["id"]
+
+
+def test_a_setting_that_means_nothing_is_refused_by_name() -> None:
+    with pytest.raises(BadRequest, match="webhook_retries must be runpod or backoff, not 'often'"):
+        _one_of(SCHEDULES, "webhook_retries", "often")

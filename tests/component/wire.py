@@ -16,10 +16,12 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import LoopClock, RandomIds
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.endpoint import Endpoint
+from runyard.edge.bodies import job_body
 from runyard.edge.listener import listening
 from runyard.ports.runtime import RuntimeObserver
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
@@ -159,6 +161,7 @@ async def open_ports(
     await control.add_endpoint(endpoint or an_endpoint())
     adapters = Adapters(
         store=MemoryJobs(),
+        outbox=MemoryOutbox(job_body),
         control=control,
         fleet=MemoryFleet(),
         blobs=MemoryBlobs(),

@@ -19,6 +19,7 @@ from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.sqlite import migrations_in
 from runyard.domain.account import ApiKey, KeyId, digest_of
 from runyard.domain.job import EndpointId, Job, JobState, WorkerId
+from runyard.domain.webhook import SigningSecret
 from tests.builders import START, a_job, a_release, a_scaling, a_worker, an_endpoint
 
 SAMPLES = Path(__file__).parent / "upgrades"
@@ -38,6 +39,9 @@ WORKERS = [
     a_worker().spawned(START + 10).heard(START + 20).runs_sdk("1.12.0"),
     a_worker("worker-2", endpoint_id=SECOND.id, created_at=START + 1).spawned(START + 11).drain("it is outdated"),
 ]
+SECRETS = (SigningSecret(value="whsec_c2FtcGxl", created_at=START),)
+OWING = a_job("job-owing", endpoint_id=SECOND.id, webhook="https://receiver.test/hook", expires_at=START + 1e9)
+OWED = b"what the receiver is told"
 STREAMED = [b'"one"', b"2", b'{"three":3}']
 
 
@@ -70,12 +74,16 @@ async def fill(path: Path) -> None:
     assert await control.save_endpoint(FIRST, generation=1)
     for worker in WORKERS:
         await fleet.save(worker)
-    store = EmbeddedJobs(path, now=START)
+    store = EmbeddedJobs(path, now=START, render=lambda job: OWED)
     for state, job in jobs().items():
         waiting = a_job(job.id, expires_at=job.expires_at)
         await store.add(waiting)
         if job.lease is not None or state is not JobState.IN_QUEUE:
             await _live(store, waiting, job)
+    await store.add(OWING)
+    assert await store.save(OWING.cancel(START + 9), was=OWING)
+    assert store.outbox is not None
+    await store.outbox.keep_secrets(SECOND.id, SECRETS)
     for each in (control, fleet, store):
         await each.close()
 

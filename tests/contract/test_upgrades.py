@@ -17,12 +17,13 @@ from runyard.adapters.stores.sqlite import migrations_in, open_database
 from runyard.domain.errors import RunyardError
 from runyard.domain.job import Job, JobState
 from runyard.ports.stores import JobQuery
+from runyard.ports.webhooks import DeliveryQuery
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract import samples
 from tests.contract.job_stores import B, taken
 
 EVERY_SCHEMA = range(1, samples.NEWEST + 1)
-KEYS_SINCE, WORKERS_SINCE, JOBS_SINCE = 1, 2, 3
+WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE = 2, 3, 4
 
 
 @pytest.fixture
@@ -77,6 +78,21 @@ async def test_jobs_and_results_are_there(schema: int, path: Path) -> None:
     await store.close()
     store = EmbeddedJobs(path, now=START + 10)
     assert "new" == (await taken(store, B, limit=9, now=START + 11))[-1]
+    await store.close()
+
+
+@pytest.mark.parametrize("schema", EVERY_SCHEMA)
+async def test_webhooks_that_are_owed_are_there(schema: int, path: Path) -> None:
+    samples.opened_as(schema, path)
+    store = EmbeddedJobs(path, now=START + 10, render=lambda job: b"")
+    assert store.outbox is not None
+    owed = (await store.outbox.list(samples.SECOND.id, DeliveryQuery())).deliveries
+
+    since = schema >= WEBHOOKS_SINCE
+    assert ([(samples.OWING.id, samples.OWING.webhook)] if since else []) == [(one.job_id, one.url) for one in owed]
+    assert [samples.OWED] * len(owed) == [await store.outbox.body(one.id) for one in owed]
+    assert (samples.SECRETS if since else ()) == await store.outbox.secrets(samples.SECOND.id)
+    assert since == (await store.outbox.take(START + 10, ()) is not None), "it is still to be delivered"
     await store.close()
 
 

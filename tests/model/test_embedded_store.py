@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.domain.attempt import Cause, Evidence
 from runyard.domain.errors import Conflict, InvalidTransition, TooBusy
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.ports.stores import JobCounts, JobQuery, JobStore
@@ -29,10 +30,12 @@ STEPS: dict[str, Callable[[Job, float], Job]] = {
     "fail": lambda job, now: job.fail("boom", None, now),
     "time out": lambda job, now: job.time_out(now),
     "lose worker": lambda job, now: job.lose_worker(now, "it died"),
+    "kill worker": lambda job, now: job.lose_worker(now, "it died", Evidence(Cause.WORKER_DIED, None, 9, ("boom",))),
+    "stop worker": lambda job, now: job.lose_worker(now, "it was stopped", Evidence(Cause.WORKER_STOPPED, 0)),
     "give back": lambda job, now: job.give_back(),
     "progress": lambda job, now: job.progress(b"0.5"),
     "cancel": lambda job, now: job.cancel(now),
-    "retry": lambda job, now: job.retry(now),
+    "retry": lambda job, now: job.retry(now, force=True),
     "expire later": lambda job, now: job.expire_in(100_000, now),
 }
 ALL = JobQuery(limit=10**6)

@@ -8,11 +8,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runyard.domain.job import ATTEMPTS_MAX, RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
+from runyard.domain.attempt import ATTEMPTS_KEPT_MAX, ATTEMPTS_MAX, Cause
+from runyard.domain.errors import Quarantined
+from runyard.domain.job import RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
 from runyard.services.dispatch import SUSPICION_S, end_state
 from tests.builders import ENDPOINT
 from tests.model.yard import Poll, Process, Yard
@@ -88,13 +91,17 @@ class JobLife(RuleBasedStateMachine):
         assert job == was if was.terminal else job.state is JobState.CANCELLED
 
     @precondition(lambda self: any(job.state in RETRYABLE for job in self.before.values()))
-    @rule(pick=PICKS)
-    def retry(self, pick: int) -> None:
+    @rule(pick=PICKS, force=st.booleans())
+    def retry(self, pick: int, force: bool) -> None:
         ended = [job for job in self.before.values() if job.state in RETRYABLE]
         was = ended[pick % len(ended)]
+        if was.quarantined and not force:
+            with pytest.raises(Quarantined):
+                self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id))
+            return
         self.queue.append(was.id)
-        self.before[was.id] = was.retry(self.yard.clock.now())
-        job = self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id))
+        self.before[was.id] = was.retry(self.yard.clock.now(), force=force)
+        job = self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id, force=force))
 
         assert (was.id, was.run + 1) == (job.id, job.run)
 
@@ -161,11 +168,11 @@ class JobLife(RuleBasedStateMachine):
     # What goes wrong
 
     @precondition(lambda self: self.yard.processes)
-    @rule(pick=PICKS, kind=st.sampled_from(["dies", "drains", "is told to end"]))
+    @rule(pick=PICKS, kind=st.sampled_from(["dies", "is killed", "drains", "is told to end"]))
     def a_worker_goes(self, pick: int, kind: str) -> None:
         process = self.process(pick)
-        if kind == "dies":
-            self.yard.kill(process)
+        if kind in ("dies", "is killed"):
+            self.yard.kill(process, Cause.WORKER_DIED if kind == "dies" else Cause.WORKER_STOPPED)
             return
         process.live.worker = process.live.worker.drain("scaled down")
         if kind == "is told to end":
@@ -213,7 +220,17 @@ class JobLife(RuleBasedStateMachine):
             if job.terminal:
                 end = (job.state, job.output, job.error)
                 assert end == self.ends.setdefault((job.id, job.run), end)
-            assert job.attempts_lost < ATTEMPTS_MAX or job.state is JobState.FAILED
+            assert job.attempts_lost - job.attempts_excused < ATTEMPTS_MAX or job.state is JobState.FAILED
+
+    @invariant()
+    def what_a_job_lost_is_in_its_history(self) -> None:
+        for job in self.yard.all_jobs().values():
+            lost = [a for a in job.attempts if a.run == job.run and a.evidence.cause is not Cause.TIMED_OUT]
+            died = {a.worker_id for a in lost if a.evidence.cause is Cause.WORKER_DIED}
+            assert min(job.attempts_lost, ATTEMPTS_KEPT_MAX) == len(lost)
+            assert job.attempts_lost - job.attempts_excused == sum(a.counted for a in lost)
+            assert {a.worker_id for a in lost} <= job.fenced_from
+            assert job.quarantined == (len(died) == ATTEMPTS_MAX)
 
     @invariant()
     def a_running_job_is_held_by_its_worker_and_no_other(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobId, JobState, WorkerId
 from runyard.domain.worker import Exit
 from runyard.ports.stores import JobQuery
@@ -124,7 +125,7 @@ class Yard:
         if process.poll is not None and self.dispatch.leave(process.live, process.poll) and process.poll.open:
             process.poll.end()
 
-    def kill(self, process: Process) -> None:
+    def kill(self, process: Process, cause: Cause = Cause.WORKER_DIED) -> None:
         """Its process ends, and the runtime says so, before anybody notices that its connection is gone."""
         if process.poll is not None:
             process.poll.open = False
@@ -132,5 +133,5 @@ class Yard:
         live.worker = live.worker.stopped(self.clock.now(), Exit(None, 9))
         self.roster.retire(live)
         self.processes.remove(process)
-        self.run(self.dispatch.worker_gone(live, "killed by signal 9"))
+        self.run(self.dispatch.worker_gone(live, "killed by signal 9", cause, Exit(None, 9)))
         process.hands.clear()

@@ -13,12 +13,13 @@ from runyard.adapters.stores import journal
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.account import ApiKey, KeyId, digest_of
-from runyard.domain.job import EndpointId, JobState
+from runyard.domain.job import EndpointId, Job, JobState
 from runyard.ports.stores import JobQuery
 from tests.builders import ENDPOINT, START, WORKER, a_job, a_release, an_endpoint
 from tests.powerloss.log import Acks
 
 BLOB_BYTES_MAX = 1 << 20
+WEBHOOK = "http://receiver.test/"
 
 
 async def control(folder: Path, count: str) -> None:
@@ -51,11 +52,11 @@ async def blobs(folder: Path, count: str) -> None:
 
 
 async def jobs(folder: Path, count: str) -> None:
-    """Jobs submitted, taken, streamed and finished by several at once, while the journal is cleaned."""
-    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", now=START, clean_from_bytes=1 << 14)
+    """Jobs submitted, taken, streamed and finished by several at once, while the journal is cleaned. Half have a webhook."""
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", now=START, clean_from_bytes=1 << 14, render=rendered)
 
     async def live(number: int) -> None:
-        job = a_job(f"job-{number}", input=b"1" * 300)
+        job = a_job(f"job-{number}", input=b"1" * 300, webhook=WEBHOOK if number % 2 else None)
         await store.add(job)
         acks.tell(f"{job.id} added")
         for leased in await store.take(ENDPOINT, WORKER, 1, START):
@@ -102,6 +103,11 @@ async def backups(folder: Path, count: str) -> None:
         restore(folder / f"backup-{number}", folder / f"again-{number}", now=START, key=lambda: ("new", "secret"))
         acks.tell(f"again-{number}")
     await store.close()
+
+
+def rendered(job: Job) -> bytes:
+    """What is owed for its end."""
+    return job.id.encode() * 50
 
 
 async def _one(data: bytes) -> AsyncIterator[bytes]:

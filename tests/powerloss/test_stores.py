@@ -17,9 +17,11 @@ from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.job import JobState
 from runyard.ports.stores import JobQuery
+from runyard.ports.webhooks import DeliveryQuery
 from tests.builders import ENDPOINT, START
 from tests.powerloss.recording import Cut, Recording
 from tests.powerloss.rig import record
+from tests.powerloss.stores import rendered
 
 pytestmark = pytest.mark.usefixtures("shim")
 
@@ -69,11 +71,21 @@ def jobs_lost(cut: Cut) -> Iterable[str]:
 
 
 async def jobs_hold(path: Path) -> set[str]:
-    store = EmbeddedJobs(path, now=START)
+    store = EmbeddedJobs(path, now=START, render=rendered)
+    assert store.outbox is not None
     held: set[str] = set()
     try:
+        owed = {
+            delivery.job_id
+            for delivery in (await store.outbox.list(ENDPOINT, DeliveryQuery(limit=10**6))).deliveries
+            if await store.outbox.body(delivery.id) == delivery.job_id.encode() * 50
+        }
         for job in (await store.list(ENDPOINT, JobQuery(limit=10**6))).jobs:
-            held |= {f"{job.id} added"} | ({f"{job.id} done"} if job.state is JobState.COMPLETED else set())
+            done = job.state is JobState.COMPLETED
+            assert (done and job.webhook is not None) == (job.id in owed), (
+                f"{job.id} {job.state}: its end or its webhook"
+            )
+            held |= {f"{job.id} added"} | ({f"{job.id} done"} if done else set())
             held |= {f"{job.id} streamed"} if await store.drain_output(job, None) == [b"2" * 300] else set()
     finally:
         await store.close()
@@ -121,7 +133,7 @@ def test_jobs_that_need_not_outlive_a_power_failure_do_not_take_keys_with_them(t
     assert findings.acks > CUTS
 
 
-def test_jobs_outlive_a_power_failure(tmp_path: Path) -> None:
+def test_jobs_and_what_their_ends_owe_outlive_a_power_failure(tmp_path: Path) -> None:
     findings = recorded(tmp_path, "jobs", 160).examine(jobs_lost, cuts=JOB_CUTS, seed=SEED)
 
     assert not findings.problems, str(findings)

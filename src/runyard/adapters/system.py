@@ -10,6 +10,7 @@ import time
 from runyard.domain.account import KEY_PREFIX, KeyId
 from runyard.domain.endpoint import ReleaseId
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.domain.webhook import SECRET_BYTES
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -62,6 +63,9 @@ class RandomIds:
 
     def secret(self) -> str:
         return KEY_PREFIX + secrets.token_urlsafe(32)
+
+    def signing_key(self) -> bytes:
+        return os.urandom(SECRET_BYTES)
 
 
 def _uuids(count: int) -> list[str]:

@@ -5,8 +5,9 @@ Users name the address, and the platform may reach more than they do. So
 1. the host is resolved here, once, and the connection is made to an address that was checked: a name cannot mean one
    address when it is checked and another when it is called;
 2. redirects are not followed and proxies of the environment are not used: both lead past the check;
-3. the addresses in `FORBIDDEN` and the platform's own ports on loopback are refused. Other private and loopback addresses
-   are allowed: that is where the receivers of a self-hosted platform live.
+3. the addresses in `FORBIDDEN` and the platform's own ports on this machine's addresses are refused. Other private and
+   loopback addresses are allowed, since that is where the receivers of a self-hosted platform live; not so with
+   `public_only`, for a platform whose users must not reach each other, or into its network.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx2
 
 from runyard.domain.errors import WebhookFailed, WebhookRefused
+from runyard.domain.webhook import EXCERPT_CHARACTERS_MAX
+from runyard.ports.webhooks import WebhookAnswer
 
 CONNECT_S = 4.0
 """How long one address of several may take to accept a connection."""
@@ -29,7 +32,9 @@ ADDRESSES_MAX = 4
 """How many of a name's addresses are tried."""
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_S = 1.0
-"""How much of an answer's body is read, and for how long, so that a receiver can finish it. Nobody needs what is in it."""
+"""How much of an answer's body is read, and for how long, so that a receiver can finish it."""
+EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS_MAX
+"""Enough for an excerpt of any characters."""
 LOOKUPS_MAX = 32
 """Names resolved at once. In threads of its own: a slow name server must not take those that others wait for."""
 
@@ -42,6 +47,18 @@ FORBIDDEN = {
 }
 _FORBIDDEN = [(kind, ip_network(network)) for kind, networks in FORBIDDEN.items() for network in networks]
 _NAT64 = ip_network("64:ff9b::/96")
+_COMPATIBLE = ip_network("::/96")
+# What is not public, by the registries of IANA. In full, since what Python counts as global depends on its version.
+_NOT_PUBLIC = [
+    ip_network(network)
+    for network in (
+        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
+        "192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 "
+        "2001::/23 2001:db8::/32 2002::/16 3fff::/20"
+    ).split()
+]
+_UNICAST = ip_network("2000::/3")
+"""All that is public in IPv6 is in here."""
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "Runyard"}
 
 Lookup = Callable[[str], tuple[str, ...]]
@@ -60,20 +77,22 @@ def look_up(host: str) -> tuple[str, ...]:
 class HttpxWebhooks:
     """Every request has a connection of its own: receivers are many, and each is called now and then."""
 
-    def __init__(self, *, own_ports: Collection[int], lookup: Lookup = look_up) -> None:
+    def __init__(self, *, own_ports: Collection[int], public_only: bool = False, lookup: Lookup = look_up) -> None:
         self._own_ports = own_ports
+        self._public_only = public_only
         self._lookup = lookup
         self._lookups: dict[str, asyncio.Future[tuple[str, ...]]] = {}
         self._threads = ThreadPoolExecutor(LOOKUPS_MAX, thread_name_prefix="webhook-lookup")
         self._tls: ssl.SSLContext | None = None
 
-    async def send(self, url: str, body: bytes) -> int:
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookAnswer:
         target = _parsed(url)
         addresses = await self._checked(target)
         if self._tls is None:
             self._tls = await asyncio.to_thread(httpx2.create_ssl_context)  # It reads files for 50 ms.
+        headers = {**_HEADERS, **headers, "Host": target.netloc.decode()}
         try:
-            return await self._post_to_first(addresses, target, body, self._tls)
+            return await self._post_to_first(addresses, target, body, headers)
         except (httpx2.HTTPError, OSError, ValueError) as error:
             raise WebhookFailed(f"the request failed ({type(error).__name__}): {error}") from error
 
@@ -83,7 +102,7 @@ class HttpxWebhooks:
         addresses = await self._resolved(host)
         if not addresses:
             raise WebhookFailed(f"no address is known for {host}")
-        refusals = {address: _refusal(address, port, self._own_ports) for address in addresses}
+        refusals = {address: self._refusal(address, port) for address in addresses}
         allowed = [address for address, refusal in refusals.items() if refusal is None]
         if not allowed:
             reasons = "; ".join(f"{address} {refusal}" for address, refusal in refusals.items())
@@ -100,38 +119,54 @@ class HttpxWebhooks:
             lookup.add_done_callback(lambda _: self._lookups.pop(host, None))
         return await asyncio.shield(lookup)  # Others may wait for it, too.
 
-    async def _post_to_first(self, addresses: list[str], target: httpx2.URL, body: bytes, tls: ssl.SSLContext) -> int:
+    async def _post_to_first(
+        self, addresses: list[str], target: httpx2.URL, body: bytes, headers: Mapping[str, str]
+    ) -> WebhookAnswer:
         *others, last = addresses
         for address in others:
             with contextlib.suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
-                return await _post(address, target, body, tls)
-        return await _post(last, target, body, tls)
+                return await self._post(address, target, body, headers)
+        return await self._post(last, target, body, headers)
+
+    async def _post(self, address: str, target: httpx2.URL, body: bytes, headers: Mapping[str, str]) -> WebhookAnswer:
+        """POST to this address, as if it had been found under the target's host name."""
+        timeout = httpx2.Timeout(None, connect=CONNECT_S)
+        client = httpx2.AsyncClient(verify=self._tls or True, trust_env=False, timeout=timeout)
+        request = client.stream(
+            "POST",
+            target.copy_with(host=address),
+            content=body,
+            headers=headers,
+            extensions={"sni_hostname": target.raw_host.decode()},
+            follow_redirects=False,
+        )
+        async with client, request as response:
+            return WebhookAnswer(status=response.status_code, excerpt=await _excerpt(response))
+
+    def _refusal(self, address: str, port: int) -> str | None:
+        """Why this address must not be called, None when it may."""
+        ip = _reached(address)
+        for kind, network in _FORBIDDEN:
+            if ip in network:
+                return f"is {kind} address"
+        if port in self._own_ports and _is_here(ip):
+            return "is the platform itself"
+        if self._public_only and not _is_public(ip):
+            return "is not a public address, and this platform calls no other (setting webhook_targets)"
+        return None
 
 
-async def _post(address: str, target: httpx2.URL, body: bytes, tls: ssl.SSLContext) -> int:
-    """POST to this address, as if it had been found under the target's host name."""
-    client = httpx2.AsyncClient(verify=tls, trust_env=False, timeout=httpx2.Timeout(None, connect=CONNECT_S))
-    request = client.stream(
-        "POST",
-        target.copy_with(host=address),
-        content=body,
-        headers=_HEADERS | {"Host": target.netloc.decode()},
-        extensions={"sni_hostname": target.raw_host.decode()},
-        follow_redirects=False,
-    )
-    async with client, request as response:
-        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
-            await _read_some(response)
-        return response.status_code
-
-
-async def _read_some(response: httpx2.Response) -> None:
-    size = 0
-    async with asyncio.timeout(ANSWER_S):
-        async for part in response.aiter_raw():
-            size += len(part)
-            if size > ANSWER_BYTES_MAX:
-                return
+async def _excerpt(response: httpx2.Response) -> str:
+    """The first of the body, as text. Some more is read, for the receiver's sake."""
+    start, size = bytearray(), 0
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(ANSWER_S):
+            async for part in response.aiter_raw():
+                size += len(part)
+                start += part[: max(0, EXCERPT_BYTES - len(start))]
+                if size > ANSWER_BYTES_MAX:
+                    break
+    return start.decode("utf-8", errors="replace")[:EXCERPT_CHARACTERS_MAX]
 
 
 def _parsed(url: str) -> httpx2.URL:
@@ -148,20 +183,28 @@ def _port(target: httpx2.URL) -> int:
     return target.port if target.port is not None else 443 if target.scheme == "https" else 80
 
 
-def _refusal(address: str, port: int, own_ports: Collection[int]) -> str | None:
-    """Why this address must not be called, None when it may."""
-    ip = _reached(address)
-    for kind, network in _FORBIDDEN:
-        if ip in network:
-            return f"is {kind} address"
-    return "is the platform itself" if ip.is_loopback and port in own_ports else None
+def _is_here(ip: IPv4Address | IPv6Address) -> bool:
+    """Whether a connection to this address comes to this machine: nothing else can be bound."""
+    if ip.is_loopback:
+        return True
+    family = socket.AF_INET if isinstance(ip, IPv4Address) else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(ip), 0))
+    except OSError:
+        return False
+    return True
+
+
+def _is_public(ip: IPv4Address | IPv6Address) -> bool:
+    return (ip.version == 4 or ip in _UNICAST) and not any(ip in network for network in _NOT_PUBLIC)
 
 
 def _reached(address: str) -> IPv4Address | IPv6Address:
-    """The address that is reached: IPv4 ones can hide in IPv6 (mapped, 6to4, NAT64)."""
+    """The address that is reached: IPv4 ones can hide in IPv6 (mapped, compatible, 6to4, NAT64)."""
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return ip
-    if ip in _NAT64:
+    if ip in _NAT64 or (ip in _COMPATIBLE and int(ip) > 1):
         return IPv4Address(int(ip) & 0xFFFF_FFFF)
     return ip.ipv4_mapped or ip.sixtofour or ip

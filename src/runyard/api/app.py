@@ -9,12 +9,14 @@ from starlette.requests import ClientDisconnect
 
 from runyard.api.auth import Authentication
 from runyard.api.bundles import Bundles
+from runyard.api.dead_letters import DeadLetterRoutes
 from runyard.api.keys import Keys
 from runyard.api.logs import LogStreams
 from runyard.api.metrics import Metrics
 from runyard.api.replies import client_left, http_error, runyard_error, unexpected_error
 from runyard.api.rest_v2 import Serverless
 from runyard.api.services import Services
+from runyard.api.webhooks import WebhookDeliveries
 from runyard.domain.errors import RunyardError
 
 __all__ = ["Services", "build_app"]
@@ -25,8 +27,10 @@ def build_app(services: Services) -> Starlette:
     app = Starlette(
         routes=[
             *Serverless(services).routes(),
+            *DeadLetterRoutes(services).routes(),
             *LogStreams(services).routes(),
             *Bundles(services.blobs, services.room, services.settings.bundle_bytes_max).routes(),
+            *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
             *Metrics(services).routes(),
         ],

@@ -12,8 +12,10 @@ from runyard.domain.worker import Worker, WorkerState
 from runyard.ports.stores import Blobs, JobCounts
 from runyard.ports.system import Clock
 from runyard.services.access import Access
+from runyard.services.dead_letters import DeadLetters
 from runyard.services.endpoints import Endpoints
 from runyard.services.logs import Logs
+from runyard.services.webhooks import Webhooks
 
 
 class WorkerReport(Protocol):
@@ -92,7 +94,9 @@ class Services:
     endpoints: Endpoints
     fleet: Fleet
     jobs: Jobs
+    dead_letters: DeadLetters
     logs: Logs
+    webhooks: Webhooks
     blobs: Blobs
     room: Room
     clock: Clock

@@ -15,10 +15,13 @@ from runyard.api.services import WorkerReport
 from runyard.domain import endpoint as domain
 from runyard.domain import fleet
 from runyard.domain.account import ApiKey
+from runyard.domain.attempt import Attempt
+from runyard.domain.job import Job, JobState
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
 from runyard.domain.worker import WorkerState
 from runyard.services.endpoints import ReleaseView
 from runyard.wire import control as wire
+from runyard.wire.jobs import AttemptBody
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _DIFF_FIELDS = {"bundle": "runyard.bundle", "handler": "runyard.handler", "env": "env"}
@@ -111,6 +114,25 @@ def release_list_view(
     )
 
 
+def dead_letter_view(job: Job) -> wire.DeadLetter:
+    """A job that ended FAILED or TIMED_OUT, without its payloads."""
+    return wire.DeadLetter(
+        id=job.id,
+        status="FAILED" if job.state is JobState.FAILED else "TIMED_OUT",
+        createdAt=rfc3339(job.created_at),
+        finishedAt=rfc3339(job.created_at if job.finished_at is None else job.finished_at),
+        expiresAt=rfc3339(job.expires_at),
+        run=job.run,
+        attemptsLost=job.attempts_lost,
+        quarantined=job.quarantined,
+        error=job.error,
+        workerId=None if job.lease is None else job.lease.worker_id,
+        delayTime=_ms_or_none(job.delay_s),
+        executionTime=_ms_or_none(job.execution_s),
+        attempts=[_attempt_view(attempt) for attempt in job.attempts],
+    )
+
+
 def key_view(key: ApiKey) -> wire.Key:
     return wire.Key(id=key.id, name=key.name, createdAt=rfc3339(key.created_at))
 
@@ -166,6 +188,26 @@ def _summary(live: Sequence[WorkerReport]) -> wire.WorkerSummary:
         unhealthy=counts[WorkerState.UNHEALTHY],
         total=len(live),
     )
+
+
+def _attempt_view(attempt: Attempt) -> AttemptBody:
+    evidence = attempt.evidence
+    return AttemptBody(
+        run=attempt.run,
+        workerId=attempt.worker_id,
+        takenAt=rfc3339(attempt.taken_at),
+        endedAt=rfc3339(attempt.ended_at),
+        cause=evidence.cause.value,
+        counted=attempt.counted,
+        reason=attempt.reason,
+        exitCode=evidence.exit_code,
+        signal=evidence.signal,
+        lastLines=list(evidence.last_lines),
+    )
+
+
+def _ms_or_none(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def _time_or_none(at: float | None) -> str | None:

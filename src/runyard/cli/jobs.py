@@ -1,4 +1,4 @@
-"""`runyard run`, `status`, `cancel`, `retry`, `purge` and `jobs`."""
+"""`runyard run`, `status`, `cancel`, `purge` and `jobs`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runyard.cli.dead_letters import ERROR_LENGTH, attempt_text, error_line, error_text, print_dead_letters
 from runyard.cli.output import cut, json_option, note, print_json, print_table, seconds
 from runyard.cli.platform import control, endpoint_named, queue_of
 
@@ -19,7 +20,6 @@ REQUEST_FIELDS = frozenset({"input", "webhook", "policy", "s3Config"})
 STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 LOOK_EVERY_S = 2.0
 """How often a waiting terminal is told what the job waits for."""
-ERROR_LENGTH = 60
 
 
 @click.command()
@@ -65,7 +65,10 @@ def run(endpoint: str, input: str, sync: bool, stream: bool, as_json: bool) -> N
 @json_option
 def status(endpoint: str, job: str, as_json: bool) -> None:
     """Show where JOB of ENDPOINT is and what it gave. Exits 0 whatever its state."""
-    found = queue_of(endpoint).job(job).status()
+    queue = queue_of(endpoint)
+    found = queue.job(job).status()
+    if not found.ok:
+        found = queue.job(job).detail()
     if as_json:
         print_json(found)
     else:
@@ -79,15 +82,6 @@ def status(endpoint: str, job: str, as_json: bool) -> None:
 def cancel(endpoint: str, job: str, as_json: bool) -> None:
     """Stop JOB of ENDPOINT, waiting or running."""
     _print_state(queue_of(endpoint).job(job).cancel(), as_json)
-
-
-@click.command()
-@click.argument("endpoint")
-@click.argument("job")
-@json_option
-def retry(endpoint: str, job: str, as_json: bool) -> None:
-    """Queue JOB of ENDPOINT again, under its id, after it failed or timed out."""
-    _print_state(queue_of(endpoint).job(job).retry(), as_json)
 
 
 @click.command()
@@ -108,11 +102,23 @@ def purge(endpoint: str, as_json: bool) -> None:
 @click.option("--worker", metavar="ID", help="Only jobs of this worker.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--after", metavar="CURSOR", help="Go on where the list before ended.")
+@click.option("--dead", is_flag=True, help="Only jobs that failed or timed out, with how their last attempt ended.")
 @json_option
 def list_jobs(
-    endpoint: str, states: tuple[str, ...], worker: str | None, limit: int, after: str | None, as_json: bool
+    endpoint: str,
+    states: tuple[str, ...],
+    worker: str | None,
+    limit: int,
+    after: str | None,
+    dead: bool,
+    as_json: bool,
 ) -> None:
     """List the jobs of ENDPOINT (an id or a name), newest first."""
+    if dead:
+        if states or worker:
+            raise click.UsageError("--dead has states of its own, of all workers: leave --state and --worker out")
+        print_dead_letters(endpoint, limit, after, as_json)
+        return
     wanted = {"states": ",".join(states), "workerId": worker, "limit": str(limit), "after": after}
     found = control().jobs(endpoint_named(endpoint).id, {name: value for name, value in wanted.items() if value})
     if as_json:
@@ -133,26 +139,6 @@ def list_jobs(
     print_table(("ID", "STATUS", "CREATED", "DELAY", "EXECUTION", "WORKER", "ERROR"), rows)
     if found.next is not None:
         note(f"there are more: --after {found.next}")
-
-
-def error_text(error: str) -> str:
-    """A job's error as people read it: the official SDK sends a JSON object with the traceback inside."""
-    said = _sdk_error(error)
-    return str(said.get("error_traceback") or said.get("error_message") or error).strip()
-
-
-def error_line(error: str) -> str:
-    """What went wrong, without the traceback."""
-    return str(_sdk_error(error).get("error_message") or error)
-
-
-def _sdk_error(error: str) -> dict[str, Any]:
-    import msgspec
-
-    try:
-        return msgspec.json.decode(error, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError):
-        return {}
 
 
 def _json_argument(text: str) -> Any:
@@ -233,6 +219,8 @@ def _print_status(now: JobStatus) -> None:
         ("worker", now.worker_id),
         ("delay", None if now.delay_ms is None else seconds(now.delay_ms)),
         ("execution", None if now.execution_ms is None else seconds(now.execution_ms)),
+        ("quarantined", "yes: retry it with --force, or leave it" if now.quarantined else None),
+        *(("attempt", attempt_text(attempt)) for attempt in now.attempts),
         ("error", None if now.error is None else error_text(now.error)),
         ("output", None if now.output is None else msgspec.json.encode(now.output).decode()),
     ]

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from runyard import __version__
-from runyard.cli import backup, deploy, endpoints, jobs, keys, logs, restart, serve, top
+from runyard.cli import backup, dead_letters, deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
 
 
 class Commands(click.Group):
@@ -50,7 +50,7 @@ for command in (
     jobs.run,
     jobs.status,
     jobs.cancel,
-    jobs.retry,
+    dead_letters.retry,
     jobs.purge,
     jobs.list_jobs,
     endpoints.list_endpoints,
@@ -58,6 +58,7 @@ for command in (
     endpoints.delete,
     logs.logs,
     top.top,
+    webhooks.webhooks,
     keys.keys,
 ):
     main.add_command(command)

@@ -48,6 +48,11 @@ def status(endpoint_id: str, job_id: str) -> Call:
     return Call(method="GET", path=_path(endpoint_id, "status", job_id))
 
 
+def detail(endpoint_id: str, job_id: str) -> Call:
+    """The status with the input and the attempts that gave no result."""
+    return Call(method="GET", path=_path(endpoint_id, "requests", job_id))
+
+
 def wait(endpoint_id: str, job_id: str, wait_s: float) -> Call:
     """The status as soon as the job has ended, or else after `wait_s`."""
     path = _path(endpoint_id, "status-sync", job_id)

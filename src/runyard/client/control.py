@@ -11,10 +11,12 @@ from runyard.client.calls import CALL_TIMEOUT_S, Call
 from runyard.client.errors import ApiError, client_errors
 from runyard.client.sync import Connection
 from runyard.wire import control as wire
+from runyard.wire import webhooks as hooks
 from runyard.wire.jobs import HealthBody, JobListBody
 
 NOT_FOUND = 404
 UPLOAD_TIMEOUT_S = 600.0
+REDRIVE_TIMEOUT_S = 600.0
 _T = TypeVar("_T")
 
 
@@ -57,6 +59,16 @@ class Control:
         path = f"/v2/{quote(endpoint_id, safe='')}/requests"
         return self._ask(Call(method="GET", path=path, query=query), JobListBody)
 
+    def dead_letters(self, endpoint_id: str, query: Mapping[str, str]) -> wire.DeadLetterList:
+        """One page, newest first; `query` may have limit and after."""
+        path = _endpoint(endpoint_id, "dead-letters")
+        return self._ask(Call(method="GET", path=path, query=query), wire.DeadLetterList)
+
+    def redrive(self, endpoint_id: str, body: Mapping[str, Any]) -> wire.Redriven:
+        """Queue dead letters again: `ids` (and `force`), or `all`."""
+        path = _endpoint(endpoint_id, "dead-letters", "redrive")
+        return self._ask(Call(method="POST", path=path, body=body, timeout_s=REDRIVE_TIMEOUT_S), wire.Redriven)
+
     def has_bundle(self, digest: str) -> bool:
         try:
             self.connection.send(Call(method="HEAD", path=f"/v2/bundles/{digest}"))
@@ -95,6 +107,21 @@ class Control:
                 calls.check(events.response.status_code, events.response.content)
             for event in events:
                 yield event.id, calls.decode(event.data.encode(), wire.LogEvent)
+
+    def webhooks(self, endpoint_id: str, query: Mapping[str, str]) -> hooks.DeliveryList:
+        """One page, newest first; `query` may have jobId, state, limit and after."""
+        return self._ask(Call(method="GET", path=_endpoint(endpoint_id, "webhooks"), query=query), hooks.DeliveryList)
+
+    def webhook(self, endpoint_id: str, delivery_id: str) -> hooks.Delivery:
+        return self._get(_endpoint(endpoint_id, "webhooks", quote(delivery_id, safe="")), hooks.Delivery)
+
+    def redeliver(self, endpoint_id: str, delivery_id: str) -> hooks.Delivery:
+        path = _endpoint(endpoint_id, "webhooks", quote(delivery_id, safe=""), "redeliver")
+        return self._ask(Call(method="POST", path=path), hooks.Delivery)
+
+    def webhook_secret(self, endpoint_id: str, *, rotate: bool = False) -> hooks.SigningSecret:
+        method = "POST" if rotate else "GET"
+        return self._ask(Call(method=method, path=_endpoint(endpoint_id, "webhook-secret")), hooks.SigningSecret)
 
     def keys(self) -> list[wire.Key]:
         return self._get("/v2/keys", wire.KeyList).keys

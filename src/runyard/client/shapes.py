@@ -16,6 +16,22 @@ class QueueReason(msgspec.Struct):
     message: str
 
 
+class Attempt(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A try of one worker at a job that gave no result. Times are RFC 3339."""
+
+    run: int
+    worker_id: str
+    taken_at: str
+    ended_at: str
+    cause: str
+    counted: bool
+    """Whether it used up one of the job's attempts."""
+    reason: str
+    exit_code: int | None = None
+    signal: int | None = None
+    last_lines: list[str] = []
+
+
 _WIRE_NAMES = {
     "delay_ms": "delayTime",
     "execution_ms": "executionTime",
@@ -36,6 +52,9 @@ class JobStatus(msgspec.Struct, omit_defaults=True, rename=_WIRE_NAMES):
     execution_ms: int | None = None
     worker_id: str | None = None
     queue_reason: QueueReason | None = None
+    quarantined: bool = False
+    """It has killed workers, and runs again only where somebody insists. Here and in `attempts` only from `Job.detail`."""
+    attempts: list[Attempt] = []
 
     @property
     def ended(self) -> bool:

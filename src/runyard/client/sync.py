@@ -117,6 +117,10 @@ class Job:
     def status(self) -> JobStatus:
         return self._ask(calls.status(self._endpoint.id, self.id))
 
+    def detail(self) -> JobStatus:
+        """The status with the attempts that gave no result. The platform sends the job's input along, however large."""
+        return self._ask(calls.detail(self._endpoint.id, self.id))
+
     def wait(self, timeout_s: float | None = None) -> JobStatus:
         """The status once the job has ended, or after `timeout_s`: then `ended` is False."""
         until = Deadline(timeout_s)

@@ -16,6 +16,7 @@
     ├── WebhookFailed               502  webhook_failed   (the receiver of a job's end)
     │   └── WebhookRefused          502  webhook_refused
     └── InvalidTransition           409  invalid_transition  (a job that cannot go where it was sent)
+        └── Quarantined             409  quarantined  (a job that kills workers)
 
 The message names the id and the next step; data rides on attributes.
 """
@@ -97,6 +98,12 @@ class InvalidTransition(Conflict):
     """A job was asked to move along an edge its state table does not have."""
 
     code = "invalid_transition"
+
+
+class Quarantined(InvalidTransition):
+    """A job whose attempts killed several workers runs again only if somebody insists; the message says how."""
+
+    code = "quarantined"
 
 
 class TooLarge(RunyardError):

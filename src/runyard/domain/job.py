@@ -29,18 +29,29 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple, NewType
 
-from runyard.domain.errors import BadRequest, InvalidTransition
+from runyard.domain.attempt import (
+    DEFAULT_LIMITS,
+    EXCUSED,
+    EXCUSED_MAX,
+    NO_EVIDENCE,
+    Attempt,
+    AttemptLimits,
+    Cause,
+    Evidence,
+    WorkerId,
+    deaths,
+    remembered,
+)
+from runyard.domain.errors import BadRequest, InvalidTransition, Quarantined
 
 EndpointId = NewType("EndpointId", str)
 JobId = NewType("JobId", str)
-WorkerId = NewType("WorkerId", str)
 
 EXECUTION_TIMEOUT_DEFAULT = timedelta(minutes=10)
 EXECUTION_TIMEOUT_MIN = timedelta(seconds=5)
 TTL_DEFAULT = timedelta(hours=24)
 TTL_MIN = timedelta(seconds=10)
 POLICY_MAX = timedelta(days=7)
-ATTEMPTS_MAX = 3
 
 RETENTION_ASYNC_S = 30 * 60.0
 RETENTION_SYNC_S = 60.0
@@ -132,7 +143,13 @@ class Job(NamedTuple):
     fenced_from: frozenset[WorkerId] = frozenset()
     """Workers that may still send a late report of an earlier attempt, and so never get this job again."""
     attempts_lost: int = 0
-    """How often it lost its worker and went back to the queue, in this run (F034)."""
+    """How often it lost its worker, in this run (F034)."""
+    attempts_excused: int = 0
+    """How many of these were not its own doing, and so do not count."""
+    attempts: tuple[Attempt, ...] = ()
+    """Those that gave no result, oldest first, of earlier runs too."""
+    quarantined: bool = False
+    """It is FAILED, and has killed so many workers that it runs again only if somebody insists."""
 
     # From here on: what every step changes (see `_move`).
     state: JobState = IN_QUEUE
@@ -180,21 +197,29 @@ class Job(NamedTuple):
         self._must_run()
         return self._replace(state=IN_QUEUE, lease=None)
 
-    def lose_worker(self, now: float, reason: str, *, attempts_max: int = ATTEMPTS_MAX) -> Job:
-        """Its worker is gone: back to the queue, or FAILED with `reason` when every attempt is used up."""
+    def lose_worker(
+        self, now: float, reason: str, evidence: Evidence = NO_EVIDENCE, limits: AttemptLimits = DEFAULT_LIMITS
+    ) -> Job:
+        """Its worker is gone: back to the queue, or FAILED with `reason` when every attempt is used up.
+
+        What was not the job's doing uses up no attempt. A job that has killed several workers is quarantined.
+        """
         self._must_run()
-        lost, fence = self.attempts_lost + 1, self._fence()
-        if lost >= attempts_max:
-            error = f"{reason} (attempt {lost} of {attempts_max}; no attempt is left)"
-            return self._replace(attempts_lost=lost, fenced_from=fence)._end(FAILED, now, error=error)
-        return self._replace(
-            state=IN_QUEUE,
-            lease=None,
-            fenced_from=fence,
-            attempts_lost=lost,
-            queued_at=now,
-            output=None,
+        counted = evidence.cause not in EXCUSED or self.attempts_excused >= EXCUSED_MAX
+        lost = self._replace(
+            attempts_lost=self.attempts_lost + 1,
+            attempts_excused=self.attempts_excused + (not counted),
+            attempts=self._tried(now, reason, evidence, counted=counted),
+            fenced_from=self._fence(),
         )
+        used, killed = lost.attempts_lost - lost.attempts_excused, deaths(lost.attempts, lost.run)
+        last, dangerous = used >= limits.attempts_max, limits.quarantines(killed)
+        if counted and (last or dangerous):
+            error = f"{reason} (attempt {used} of {limits.attempts_max}{'; no attempt is left' if last else ''})"
+            if dangerous:
+                error += f"; quarantined: {killed} workers died with this job in hand"
+            return lost._replace(quarantined=dangerous)._end(FAILED, now, error=error)
+        return lost._replace(state=IN_QUEUE, lease=None, queued_at=now, output=None)
 
     def progress(self, value: bytes) -> Job:
         """The latest progress update, readable as `output` while the job runs (F035)."""
@@ -209,27 +234,39 @@ class Job(NamedTuple):
         """Ended with an error of the handler, or of the platform on its behalf."""
         return self._end(FAILED, now, output, error)
 
-    def time_out(self, now: float) -> Job:
-        """Ran longer than its execution timeout (K4)."""
+    def time_out(self, now: float, last_lines: tuple[str, ...] = ()) -> Job:
+        """Ran longer than its execution timeout (K4). `last_lines` is what its worker said last."""
+        self._must_allow(TIMED_OUT)
         error = f"execution timeout: the job ran longer than {self.execution_timeout_s:g} seconds"
-        return self._replace(fenced_from=self._fence())._end(TIMED_OUT, now, error=error)
+        attempts = self._tried(now, error, Evidence(Cause.TIMED_OUT, last_lines=last_lines), counted=True)
+        return self._replace(fenced_from=self._fence(), attempts=attempts)._end(TIMED_OUT, now, error=error)
 
     def cancel(self, now: float) -> Job:
         """Stopped by the user, waiting or running (F009)."""
         return self._end(CANCELLED, now)
 
-    def retry(self, now: float) -> Job:
-        """Queued again under the same id, in a new run, without its old result (F010).
+    def retry(self, now: float, *, force: bool = False) -> Job:
+        """Queued again under the same id, in a new run, without its old result (F010). It remembers its attempts.
 
-        A worker that has reported the failure itself may have the job again; else a lone worker could not retry.
+        A worker that has reported the failure itself may have the job again; else a lone worker could not retry. Raises
+        `Quarantined`, unless `force`.
         """
         if self.state not in RETRYABLE:
             raise InvalidTransition(f"job {self.id} is {self.state}; only FAILED or TIMED_OUT jobs can be retried")
+        if self.quarantined and not force:
+            raise Quarantined(
+                f"job {self.id} is quarantined: {deaths(self.attempts, self.run)} workers died with it in hand; "
+                f"/v2/{self.endpoint_id}/requests/{self.id} shows how. To queue it all the same: runyard retry "
+                f"{self.endpoint_id} {self.id} --force, or POST /v2/serverless/{self.endpoint_id}/dead-letters/redrive with "
+                f'{{"ids": ["{self.id}"], "force": true}}'
+            )
         return self._replace(
             state=IN_QUEUE,
             run=self.run + 1,
             lease=None,
             attempts_lost=0,
+            attempts_excused=0,
+            quarantined=False,
             queued_at=now,
             finished_at=None,
             output=None,
@@ -259,6 +296,13 @@ class Job(NamedTuple):
         """The same run, elsewhere. `_replace` goes by name over all fields, which takes twice as long."""
         head = self if expires_at is None else (*self[:_EXPIRES_AT], expires_at, *self[_EXPIRES_AT + 1 :])
         return Job._make((*head[:_STATE], state, lease, finished_at, output, error))
+
+    def _tried(self, now: float, reason: str, evidence: Evidence, *, counted: bool) -> tuple[Attempt, ...]:
+        """The history with the attempt that ends now."""
+        if self.lease is None:
+            return self.attempts
+        worker_id, taken_at = self.lease
+        return remembered(self.attempts, Attempt(self.run, worker_id, taken_at, now, reason, counted, evidence))
 
     def _fence(self) -> frozenset[WorkerId]:
         return self.fenced_from if self.lease is None else self.fenced_from | {self.lease.worker_id}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from runyard.domain.attempt import Cause
 from runyard.domain.endpoint import Release
 from runyard.domain.job import EndpointId, WorkerId
 
@@ -40,6 +41,8 @@ class Exit:
 
     code: int | None
     signal: int | None = None
+    with_platform: bool = False
+    """What looks after it was gone, and took it along."""
 
     def __str__(self) -> str:
         return f"killed by signal {self.signal}" if self.signal is not None else f"exit code {self.code}"
@@ -105,3 +108,15 @@ class Worker:
 
     def stopped(self, now: float, exit: Exit | None) -> Worker:
         return replace(self, phase=WorkerPhase.STOPPED, stopped_at=now, exit=exit) if self.alive else self
+
+
+def cause_of_end(exit: Exit | None, *, asked: bool) -> Cause:
+    """Why the jobs are lost that a worker held when it ended; `asked`: the platform was stopping it.
+
+    Without an `exit` nobody has seen its end: the platform was down, and a machine or a keeper that dies takes all workers.
+    """
+    if exit is not None and exit.with_platform:
+        return Cause.PLATFORM_DIED
+    if asked:
+        return Cause.WORKER_STOPPED
+    return Cause.PLATFORM_DIED if exit is None else Cause.WORKER_DIED

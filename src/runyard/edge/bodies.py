@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Raw
 
+from runyard.domain.attempt import Attempt
 from runyard.domain.errors import BadRequest, RunyardError
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job, JobState, Lease
 from runyard.services.jobs import Request
 from runyard.wire.jobs import (
+    AttemptBody,
     JobBody,
     JobForWorker,
     JobListBody,
@@ -179,8 +181,10 @@ def end_body(job: Job) -> bytes:
 
 
 def detail_body(job: Job, reason: QueueReason | None) -> bytes:
-    """A job with its input, whatever its state and size."""
-    return encode(msgspec.structs.replace(_job(job, reason), input=Raw(job.input)))
+    """A job with its input, whatever its state and size, and the attempts that gave no result."""
+    body = _job(job, reason)
+    body.input, body.quarantined, body.attempts = Raw(job.input), job.quarantined, list(map(_attempt, job.attempts))
+    return encode(body)
 
 
 def accepted_body(job: Job) -> bytes:
@@ -288,6 +292,22 @@ def _listed(job: Job) -> ListedJob:
         executionTime=_ms(job.execution_s),
         workerId=None if job.lease is None else job.lease.worker_id,
         error=job.error,
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptBody:
+    evidence = attempt.evidence
+    return AttemptBody(
+        run=attempt.run,
+        workerId=attempt.worker_id,
+        takenAt=rfc3339(attempt.taken_at),
+        endedAt=rfc3339(attempt.ended_at),
+        cause=evidence.cause.value,
+        counted=attempt.counted,
+        reason=attempt.reason,
+        exitCode=evidence.exit_code,
+        signal=evidence.signal,
+        lastLines=list(evidence.last_lines),
     )
 
 

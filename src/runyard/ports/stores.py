@@ -44,7 +44,10 @@ class JobPage:
 
 
 class JobStore(Protocol):
-    """Jobs of queue endpoints and their stream output. FIFO per endpoint, except that returned jobs go first."""
+    """Jobs of queue endpoints and their stream output. FIFO per endpoint, except that returned jobs go first.
+
+    A store that has an `Outbox` keeps in it, in the commit of each end of a job with a webhook, what that end owes.
+    """
 
     async def add(self, job: Job) -> None:
         """Keep a new job, waiting or already leased. Raises `Conflict` if the id exists, `TooBusy` when full."""

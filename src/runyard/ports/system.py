@@ -39,6 +39,10 @@ class Ids(Protocol):
         """256 random bits as text."""
         ...
 
+    def signing_key(self) -> bytes:
+        """256 random bits, to sign webhooks with."""
+        ...
+
 
 class Disk(Protocol):
     """Where the data directory is."""

@@ -20,7 +20,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from runyard.domain.job import EndpointId, Job, JobId
+from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
+from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.domain.worker import Exit
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
@@ -72,7 +74,16 @@ class _Lot:
 class Dispatch:
     """Hands jobs to workers and takes their reports."""
 
-    def __init__(self, store: JobStore, roster: Roster, signals: Signals, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        roster: Roster,
+        signals: Signals,
+        clock: Clock,
+        *,
+        limits: AttemptLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._store = store
         self._roster = roster
         self._signals = signals
@@ -80,8 +91,8 @@ class Dispatch:
         self._lots: dict[EndpointId, _Lot] = {}
         self.replace_worker: Callable[[LiveWorker, str], None] = lambda live, reason: None
         """Set by the fleet: drain this worker, then stop it."""
-        self.owe_webhook: Callable[[Job], None] = lambda job: None
-        """Set by the composition root: called once when a job with a webhook has ended and is stored so."""
+        self.last_words: Callable[[WorkerId, JobId], tuple[str, ...]] = lambda worker_id, job_id: ()
+        """Set by the fleet: what the worker has said last, and not about another job."""
 
     # Jobs in
 
@@ -223,8 +234,6 @@ class Dispatch:
                 return False
             changed = change(job, self._clock.now())
             if await self._store.save(changed, was=job):
-                if changed.webhook is not None and changed.terminal:
-                    self.owe_webhook(changed)
                 return True
         return False
 
@@ -240,32 +249,37 @@ class Dispatch:
             if job_id in live.stopping:
                 live.dropped(job_id, now)
             elif now - first >= SUSPICION_S:
-                await self.lost(live, job_id, "the worker finished the job without sending a result")
+                await self._lose(
+                    live, [job_id], "the worker finished the job without sending a result", Cause.RESULT_LOST
+                )
                 self.replace_worker(live, f"lost the result of job {job_id}")
         return bool(live.held)
 
     # Jobs back
 
-    async def lost(self, live: LiveWorker, job_id: JobId, reason: str) -> None:
-        """The worker no longer has the job: back to the head of the queue, or FAILED after the last attempt."""
-        await self._lose(live, [job_id], reason)
-
-    async def worker_gone(self, live: LiveWorker, reason: str) -> None:
-        """Nothing of the worker runs any more."""
+    async def worker_gone(
+        self, live: LiveWorker, reason: str, cause: Cause = Cause.WORKER_DIED, exit: Exit | None = None
+    ) -> None:
+        """Nothing of the worker runs any more: its jobs go back to the head of the queue, or FAILED when they have been
+        tried often enough.
+        """
         self.release_polls(live)
-        await self._lose(live, list(live.held), reason)
+        await self._lose(live, list(live.held), reason, cause, exit)
 
     async def forsaken(self, job: Job, reason: str) -> None:
-        """A running job whose worker nobody knows: as if the worker had just ended."""
-        lost = job.lose_worker(self._clock.now(), reason)
+        """A running job whose worker nobody knows: it has ended with an earlier platform process."""
+        lost = job.lose_worker(self._clock.now(), reason, Evidence(Cause.PLATFORM_DIED), self._limits)
         if await insist(lambda: self._store.save(lost, was=job), self._clock):
-            if lost.webhook is not None and lost.terminal:
-                self.owe_webhook(lost)
             self._signals.fire(job.id)
 
-    async def _lose(self, live: LiveWorker, job_ids: Sequence[JobId], reason: str) -> None:
+    async def _lose(
+        self, live: LiveWorker, job_ids: Sequence[JobId], reason: str, cause: Cause, exit: Exit | None = None
+    ) -> None:
+        code, signal = (None, None) if exit is None else (exit.code, exit.signal)
         for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
-            await insist(partial(self._apply, live, job_id, lambda job, now: job.lose_worker(now, reason)), self._clock)
+            evidence = Evidence(cause, code, signal, self.last_words(live.id, job_id))
+            lose = partial(_lose_worker, reason=reason, evidence=evidence, limits=self._limits)
+            await insist(partial(self._apply, live, job_id, lose), self._clock)
             live.dropped(job_id, self._clock.now())
             self._signals.fire(job_id)
         await self.requeued(live.worker.endpoint_id)
@@ -330,3 +344,7 @@ def end_state(output: bytes | None, error: str | None) -> Callable[[Job, float],
     if error is not None:
         return lambda job, now: job.fail(error, output, now)
     return lambda job, now: job.complete(output, now)
+
+
+def _lose_worker(job: Job, now: float, *, reason: str, evidence: Evidence, limits: AttemptLimits) -> Job:
+    return job.lose_worker(now, reason, evidence, limits)

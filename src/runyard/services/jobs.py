@@ -120,10 +120,12 @@ class Jobs:
         self._ended(after)
         return after
 
-    async def retry(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
-        """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010)."""
+    async def retry(self, endpoint_id: EndpointId, job_id: JobId, *, force: bool = False) -> Job:
+        """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010), and for one that is
+        quarantined, unless `force`.
+        """
         self.admit()  # It will have a result again, which nobody has promised yet.
-        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now))
+        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now, force=force))
         await self._dispatch.requeued(endpoint_id)
         return job
 
@@ -139,9 +141,6 @@ class Jobs:
             left -= len(job_ids)
             for job_id in job_ids:
                 self._signals.fire(job_id)
-                job = await self._store.get(endpoint_id, job_id)
-                if job is not None and job.webhook is not None:
-                    self._dispatch.owe_webhook(job)
             await self._clock.sleep(0)  # Let others run: a million jobs take seconds.
         self._signals.fire(topics.demand(endpoint_id))
         return removed
@@ -192,8 +191,6 @@ class Jobs:
             if job is was:
                 return job
             if await self._store.save(job, was=was):
-                if job.webhook is not None and job.terminal and not was.terminal:
-                    self._dispatch.owe_webhook(job)
                 return job
         raise Conflict(f"job {job_id} keeps changing; try again")
 

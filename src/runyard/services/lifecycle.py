@@ -16,11 +16,12 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from runyard.domain.account import digest_of
+from runyard.domain.attempt import Cause
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
 from runyard.domain.errors import BuildFailed, NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import Failures
 from runyard.domain.job import EndpointId, WorkerId
-from runyard.domain.worker import Exit, Worker
+from runyard.domain.worker import Exit, Worker, cause_of_end
 from runyard.ports.runtime import Launch, LogSource, WorkerRuntime
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
@@ -35,7 +36,8 @@ log = logging.getLogger("runyard.fleet")
 
 EVIDENCE_LINES = 5
 SEE_TO_S_MAX = 1.0
-_STOP = "stop a worker"
+END_S_MAX = 5.0
+_STOP, _END = "stop a worker", "a worker has ended"
 
 
 class EndpointBook(Protocol):
@@ -91,7 +93,9 @@ class Lifecycle:
         self._stopping: set[WorkerId] = set()
         self._failures: dict[ReleaseId, Failures] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         dispatch.replace_worker = self.replace
+        dispatch.last_words = logs.last_words
 
     def open(self, runtime: WorkerRuntime) -> None:
         """Use this runtime."""
@@ -99,6 +103,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Give up what is under way, and record how it stands. The runtime ends, or leaves to others, what still runs."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,9 +139,15 @@ class Lifecycle:
         self._stop(live)
 
     async def stopped(self) -> None:
-        """Return when no worker is being stopped; they can still report while this waits."""
-        while stops := [task for task in self._tasks if task.get_name() == _STOP]:
-            await asyncio.wait(stops)
+        """Return when no worker is being stopped, and the jobs of those that were are back in the queue. They can still
+        report while this waits.
+        """
+        while waits := {task: task.get_name() for task in self._tasks if task.get_name() in (_STOP, _END)}:
+            # On a full disk an end cannot be written down: the next start finds the jobs of workers that are gone.
+            patience_s = None if _STOP in waits.values() else END_S_MAX
+            done, _ = await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
 
     # Starts
 
@@ -258,7 +269,7 @@ class Lifecycle:
         """From the runtime: nothing of this worker runs any more."""
         live = self._roster.get(worker_id)
         if live is not None:
-            self._spawn(self._ended(live, exit))
+            self._spawn(self._ended(live, exit), name=_END)
 
     def worker_said(self, worker_id: WorkerId, line: str) -> None:
         """From the runtime: a line of the worker's output."""
@@ -277,6 +288,8 @@ class Lifecycle:
             return
         live.worker = worker.stopped(self._clock.now(), exit)
         self._secrets.pop(worker.id, None)
+        # One that is draining and ends before it is told to has ended by itself.
+        cause = cause_of_end(exit, asked=worker.id in self._stopping or self._closed)
         self._stopping.discard(worker.id)
         reason = how or f"worker {worker.id} {f'ended ({exit})' if exit is not None else 'did not start'}"
         self._say(live, reason)
@@ -285,7 +298,9 @@ class Lifecycle:
             self._count_failure(worker.endpoint_id, worker.release, "crash_loop", message, fresh=live.finished > 0)
         self._roster.retire(live)
         self._logs.worker_stopped(live.id)
-        await self._dispatch.worker_gone(live, reason if worker.stop_reason is None else worker.stop_reason)
+        if cause is Cause.WORKER_STOPPED and worker.stop_reason is not None:
+            reason = f"worker {worker.id} was stopped: {worker.stop_reason}"
+        await self._dispatch.worker_gone(live, reason, cause, exit)
         await insist(lambda: self._records.forget(worker.id), self._clock)
         if self._release_of(worker.endpoint_id) is None:
             self._roster.forget_endpoint(worker.endpoint_id)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from runyard.domain.attempt import bounded
 from runyard.domain.job import EndpointId, JobId, WorkerId
 from runyard.ports.runtime import LogSource
 from runyard.ports.system import Clock
@@ -30,6 +31,8 @@ LINE_LENGTH_MAX = 16_384
 BYTES_MAX = 64 << 20
 """Memory for all lines together, roughly."""
 TAIL_DEFAULT = 100
+LAST_WORDS_SCAN_MAX = 200
+"""Lines of a worker that are looked through for those about one job."""
 READ_MAX = 500
 """Lines a follower reads at once."""
 SEQ_MAX = 10**12 - 1
@@ -132,6 +135,12 @@ class Logs:
         """The worker's last lines, oldest first."""
         ring = self._rings.get(worker_id)
         return [] if ring is None or count <= 0 else list(ring.lines)[-count:]
+
+    def last_words(self, worker_id: WorkerId, job_id: JobId) -> tuple[str, ...]:
+        """What the worker itself has said last, without what is about another job: the evidence of how a job ended."""
+        lines = self.tail(worker_id, LAST_WORDS_SCAN_MAX)
+        said = (line for line in lines if line.source is LogSource.CONTAINER and line.job_id in (None, job_id))
+        return bounded(line.line for line in said)
 
     @contextmanager
     def follow(

@@ -43,10 +43,10 @@ class Sweeper:
         if job.expires_at <= now:
             if await self._store.remove(job):
                 self._done(job)
-        elif job.state is JobState.IN_PROGRESS and await self._store.save(ended := job.time_out(now), was=job):
-            self._done(job)
-            if ended.webhook is not None:
-                self._dispatch.owe_webhook(ended)
+        elif job.state is JobState.IN_PROGRESS and job.lease is not None:
+            ended = job.time_out(now, self._dispatch.last_words(job.lease.worker_id, job.id))
+            if await self._store.save(ended, was=job):
+                self._done(job)
 
     def _done(self, job: Job) -> None:
         if job.state is JobState.IN_PROGRESS:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from runyard.wire.jobs import AttemptBody
+
 SAFE_INTEGER_MAX = 2**53 - 1
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -92,6 +94,14 @@ class UpdateEndpointRequest(EndpointRequest, forbid_unknown_fields=True, kw_only
     name: Text | UnsetType = UNSET
     scaling: Scaling | UnsetType = UNSET
     templateId: str | UnsetType = UNSET
+
+
+class RedriveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Jobs by their ids, or all of them; `force` takes quarantined ones along that are named."""
+
+    ids: Annotated[list[Text], Meta(min_length=1, max_length=1000)] | UnsetType = UNSET
+    all: bool = False
+    force: bool = False
 
 
 class CreateKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -246,6 +256,46 @@ class ReleaseList(msgspec.Struct):
     endpointVersion: int
     rollout: Rollout
     releases: list[Release]
+
+
+class DeadLetter(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A job that ended without a result, and how each of its attempts did. Times waited and worked are milliseconds."""
+
+    id: str
+    status: Literal["FAILED", "TIMED_OUT"]
+    createdAt: str
+    finishedAt: str
+    expiresAt: str
+    """When the job is deleted with all about it."""
+    run: int
+    attemptsLost: int
+    quarantined: bool = False
+    error: str | None = None
+    workerId: str | None = None
+    delayTime: int | None = None
+    executionTime: int | None = None
+    attempts: list[AttemptBody] = []
+
+
+class DeadLetterList(msgspec.Struct):
+    deadLetters: list[DeadLetter]
+    next: str | None
+
+
+class Refusal(msgspec.Struct):
+    """A named job that was not redriven."""
+
+    id: str
+    code: str
+    detail: str
+
+
+class Redriven(msgspec.Struct):
+    """How many jobs wait again, how many stay because they are quarantined, and what was asked for in vain."""
+
+    redriven: int
+    quarantined: int
+    refused: list[Refusal]
 
 
 class Key(msgspec.Struct, kw_only=True):

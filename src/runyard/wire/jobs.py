@@ -42,6 +42,22 @@ class ReasonBody(msgspec.Struct, omit_defaults=True):
     message: str
 
 
+class AttemptBody(msgspec.Struct, omit_defaults=True):
+    """An attempt that gave no result: our addition."""
+
+    run: int
+    workerId: str
+    takenAt: str
+    endedAt: str
+    cause: str
+    counted: bool
+    """Whether it used up one of the job's attempts."""
+    reason: str
+    exitCode: int | None = None
+    signal: int | None = None
+    lastLines: list[str] = []
+
+
 class JobBody(msgspec.Struct, omit_defaults=True):
     """A job as `/status` shows it; absent fields are left out (A.4)."""
 
@@ -54,6 +70,8 @@ class JobBody(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     input: Raw | UnsetType = UNSET
     queueReason: ReasonBody | None = None
+    quarantined: bool = False
+    attempts: list[AttemptBody] = []
 
 
 class StreamItem(msgspec.Struct):

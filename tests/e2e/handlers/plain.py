@@ -1,7 +1,7 @@
 """A worker in plain Python that speaks the worker protocol on one kept connection, and never gets another one.
 
 It says what it does, and ends with 3 when the connection breaks, unless TOLERANT is set. A job's input says how long it
-takes (`s`) and what the worker prints meanwhile (`say`, `flood`, `counts`).
+takes (`s`), what the worker prints meanwhile (`say`, `flood`, `counts`) and whether it ends then (`exits`, with that code).
 """
 
 import http.client
@@ -44,6 +44,8 @@ def work(input):
             time.sleep(0.01)
     else:
         time.sleep(input.get("s", 0))
+    if "exits" in input:
+        os._exit(input["exits"])
 
 
 def ask(connection, method, path, body=None):

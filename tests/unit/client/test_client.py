@@ -123,6 +123,19 @@ def test_a_status_has_everything_the_platform_says(face: type[SyncFace]) -> None
     assert (waiting.ended, waiting.ok, waiting.queue_reason.code) == (False, False, "starting_worker")
 
 
+def test_a_detail_has_the_attempts_that_gave_no_result(face: type[SyncFace]) -> None:
+    attempt = {"run": 1, "workerId": "w", "takenAt": "then", "endedAt": "now", "cause": "worker_died", "counted": True}
+    attempt |= {"reason": "it died", "exitCode": 3, "lastLines": ["boom"]}
+    platform = Platform({"id": "j", "status": "FAILED", "input": {}, "quarantined": True, "attempts": [attempt]})
+    found = face(platform).call(lambda e: e.job("j").detail())
+
+    assert platform.calls == ["GET /v2/one%2Ftwo/requests/j"]
+    assert (found.quarantined, [("w", 3, None, ["boom"])]) == (
+        True,
+        [(a.worker_id, a.exit_code, a.signal, a.last_lines) for a in found.attempts],
+    )
+
+
 def test_waiting_asks_again_until_the_job_has_ended(face: type[SyncFace]) -> None:
     platform = Platform(WAITING, WAITING, DONE)
 

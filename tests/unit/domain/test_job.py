@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runyard.domain.attempt import ATTEMPTS_MAX
 from runyard.domain.errors import BadRequest, InvalidTransition
 from runyard.domain.job import (
-    ATTEMPTS_MAX,
     RETRYABLE,
     TERMINAL,
     TRANSITIONS,

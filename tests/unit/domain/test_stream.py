@@ -2,6 +2,7 @@
 
 import pytest
 
+from runyard.domain.attempt import AttemptLimits
 from runyard.domain.job import Job, WorkerId
 from runyard.domain.stream import Place
 from tests.builders import START, a_job
@@ -15,7 +16,7 @@ def held() -> Job:
 
 
 def lost_for_good() -> Job:
-    return held().lose_worker(LATER, "it died", attempts_max=1)
+    return held().lose_worker(LATER, "it died", limits=AttemptLimits(attempts_max=1))
 
 
 @pytest.mark.parametrize(

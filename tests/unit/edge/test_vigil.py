@@ -102,6 +102,19 @@ def test_in_a_crowd_it_does_not_stay_awake() -> None:
     assert turns_kept < 10
 
 
+def test_while_the_disk_is_at_work_it_does_not_stay_awake_and_that_costs_no_credit() -> None:
+    scene = Scene()
+    scene.hear(0)
+    scene.hear(0.5)
+    for _ in range(20):
+        scene.vigil.suspend(True)
+        scene.turn()
+        scene.hear(3)
+        assert not scene.awake
+        scene.vigil.suspend(False)
+        assert scene.awake
+
+
 def test_without_a_window_or_a_loop_it_never_stays_awake() -> None:
     scene = Scene(window_s=0)
     bare = Vigil(1.0, None, lambda: scene.time)

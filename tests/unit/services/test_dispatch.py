@@ -7,7 +7,8 @@ import pytest
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
-from runyard.domain.job import ATTEMPTS_MAX, Job, JobId, JobState
+from runyard.domain.attempt import ATTEMPTS_MAX
+from runyard.domain.job import Job, JobId, JobState
 from runyard.services import topics
 from runyard.services.dispatch import SUSPICION_S, Dispatch, end_state
 from runyard.services.roster import LiveWorker, Roster
@@ -266,7 +267,7 @@ async def test_the_polls_of_a_worker_that_dies_are_answered(scene: Scene) -> Non
 async def test_a_lost_job_goes_straight_to_a_worker_that_waits(scene: Scene) -> None:
     live = await scene.holding("a")
     poll = await scene.poll(scene.worker("w2"))
-    await scene.dispatch.lost(live, JobId("a"), "it died")
+    await scene.dispatch.worker_gone(live, "it died")
 
     assert ["a"] == poll.answer
 

@@ -7,7 +7,9 @@ import pytest
 
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
-from runyard.domain.job import ATTEMPTS_MAX, Job, JobId
+from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.domain.attempt import ATTEMPTS_MAX, EXCUSED_MAX
+from runyard.domain.job import Job, JobId, WorkerId
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.jobs import Jobs, Request
 from runyard.services.roster import LiveWorker, Roster
@@ -22,16 +24,21 @@ FAILED = end_state(None, "boom")
 
 
 class Yard:
-    """The job services; `owed` is what they said has ended."""
+    """The job services over a store with an outbox."""
 
     def __init__(self) -> None:
-        self.clock, self.roster, self.store = SetClock(), Roster(), MemoryJobs()
+        self.owed: list[Job] = []
+        """Rendered, and so owed."""
+        self.clock, self.roster = SetClock(), Roster()
+        self.store = MemoryJobs(outbox=MemoryOutbox(self._render))
         signals = LocalSignals()
         self.dispatch = Dispatch(self.store, self.roster, signals, self.clock)
         self.jobs = Jobs(self.store, self.dispatch, signals, self.clock, CountingIds())
         self.sweeper = Sweeper(self.store, self.dispatch, signals, self.clock)
-        self.owed: list[Job] = []
-        self.dispatch.owe_webhook = self.owed.append
+
+    def _render(self, job: Job) -> bytes:
+        self.owed.append(job)
+        return b""
 
     async def submit(self, webhook: str | None = URL, id: JobId = ID) -> None:
         await self.jobs.submit(an_endpoint(), Request(input=b"1", webhook=webhook), id)
@@ -141,3 +148,24 @@ async def test_a_job_without_a_webhook_owes_none(yard: Yard) -> None:
     await yard.report(await yard.take(), DONE)
 
     assert [] == yard.states
+
+
+async def test_jobs_of_a_deleted_endpoint_owe_theirs(yard: Yard) -> None:
+    await yard.submit()
+    await yard.take()
+    await yard.submit(id=JobId("waiting"))
+    await yard.jobs.remove_endpoint(ENDPOINT)
+
+    assert {ID: "CANCELLED", "waiting": "CANCELLED"} == {job.id: job.state.value for job in yard.owed}
+    assert yard.store.outbox is not None
+    taken = [await yard.store.outbox.take(yard.clock.now(), ()) for _ in range(2)]
+    assert {ID, "waiting"} == {delivery.job_id for delivery in taken if delivery is not None}
+
+
+async def test_a_running_job_whose_worker_nobody_knows_owes_one_after_its_last_attempt(yard: Yard) -> None:
+    await yard.submit()
+    for attempt in range(EXCUSED_MAX + ATTEMPTS_MAX):
+        [job] = await yard.store.take(ENDPOINT, WorkerId(f"worker-{attempt}"), 1, yard.clock.now())
+        await yard.dispatch.forsaken(job, "nobody knows it")
+
+    assert ["FAILED"] == yard.states

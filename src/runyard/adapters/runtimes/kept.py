@@ -132,6 +132,8 @@ class Kept(Process):
             await asyncio.wait([self._silent], timeout=LAST_WORDS_SECONDS_MAX)
         self._close()
         self._line.forget(self._id)
+        if self._line.lost.is_set():
+            return Exit(None, signal.SIGKILL, with_platform=True)
         return Exit(code) if code >= 0 else Exit(None, -code)
 
     async def _nothing_left(self) -> bool:

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.index import Before, Entry, IndexedJobs, JobIndex
-from runyard.adapters.stores.journal import Journal
+from runyard.adapters.stores.journal import Also, Journal
+from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ class EmbeddedJobs(IndexedJobs):
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
     it survives the end of any process, and a power failure takes the last changes but never spoils the file. A journal of
-    less than `clean_from_bytes` is never cleaned.
+    less than `clean_from_bytes` is never cleaned. `disk_works` is told when the event loop begins to wait for the disk, and
+    when that is over.
     """
 
     def __init__(
@@ -62,16 +65,21 @@ class EmbeddedJobs(IndexedJobs):
         bytes_max: int = 1 << 31,
         synced: bool = True,
         clean_from_bytes: int = CLEAN_FROM_BYTES,
+        disk_works: Callable[[bool], None] = lambda works: None,
+        render: Callable[[Job], bytes] | None = None,
     ) -> None:
+        """`render` makes the body of what a job's end owes its webhook; without, nothing is owed."""
         self._clean_from_bytes = clean_from_bytes
         super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
         records.replay(self._journal.load(), self._index, now)
+        self.outbox = None if render is None else EmbeddedOutbox(self._journal, render)
         self._collected, self._in_writing = _Changes(), _Changes()
         self._cleaning: asyncio.Task[None] | None = None
         self._journal.writing = self._writing
         self._journal.written = self._written
         self._journal.undo = self._undo
+        self._journal.disk_works = disk_works
 
     async def close(self) -> None:
         if self._cleaning is not None:
@@ -183,9 +191,12 @@ class EmbeddedJobs(IndexedJobs):
     # Changes
 
     def _change(self, entry: Entry, job: Job) -> int:
+        owing: tuple[Also, ...] = ()
+        if job.webhook is not None and self.outbox is not None and owes(job, entry.job):
+            owing = self.outbox.owing(job)
         self._begin(entry)
         self._index.change(entry, job)
-        return self._say(entry, records.moved(entry))
+        return self._say(entry, records.moved(entry), *owing)
 
     def _begin(self, entry: Entry) -> None:
         """What it is now is what a change that cannot be written comes back to."""
@@ -193,8 +204,8 @@ class EmbeddedJobs(IndexedJobs):
         if entry.job.id not in before:
             before[entry.job.id] = Before.of(entry)
 
-    def _say(self, entry: Entry, record: bytes) -> int:
-        entry.change = number = self._journal.say(record)
+    def _say(self, entry: Entry, record: bytes, *also: Also) -> int:
+        entry.change = number = self._journal.say(record, *also)
         return number
 
     async def _settled(self, change: int) -> None:

@@ -279,7 +279,7 @@ class JobIndex:
 
     def _move(self, shelf: _Shelf, entry: Entry, job: Job) -> None:
         was, entry.job = entry.job, job
-        if job.output is not was.output or job.error is not was.error:
+        if job.output is not was.output or job.error is not was.error or job.attempts is not was.attempts:
             self._bytes += _result_size(job) - _result_size(was)
         # One that goes on waiting keeps its place: setting its lifetime must not send it to the end.
         if job.state is not was.state:
@@ -365,7 +365,8 @@ def _size(job: Job) -> int:
 
 
 def _result_size(job: Job) -> int:
-    return len(job.output or b"") + len(job.error or "")
+    size = len(job.output or b"") + len(job.error or "")
+    return size + sum(attempt.size for attempt in job.attempts) if job.attempts else size
 
 
 def _chunks_size(entry: Entry) -> int:

@@ -18,10 +18,10 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
@@ -39,11 +39,25 @@ _PAGE_BYTES = 4000
 _T = TypeVar("_T")
 
 
+class Also(NamedTuple):
+    """A statement for the commit of what is said with it."""
+
+    statement: str
+    values: Mapping[str, object]
+    size: int = 0
+    """About how many bytes it writes."""
+    kept: Callable[[], None] | None = None
+    """Called when it is on disk."""
+    undo: str | None = None
+    """With the same values: takes it back from a log of which nobody knows what is on disk."""
+
+
 class _Batch:
-    __slots__ = ("clean_to", "hurried", "last", "records", "waiters")
+    __slots__ = ("also", "clean_to", "hurried", "last", "records", "waiters")
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
+        self.also: list[Also] = []
         self.last = 0
         """The number of its last record."""
         self.waiters: list[asyncio.Future[None]] = []
@@ -77,6 +91,8 @@ class Journal:
         self._copying: asyncio.Task[None] | None = None
         self._doubtful = False
         """A sync has failed: nobody knows what of the log is on disk."""
+        self._doubted: list[Also] = []
+        """What was in the commit whose sync has failed."""
         self._row = 0
         self._rows: deque[tuple[int, int]] = deque()
         """Number and size of each row there is."""
@@ -90,6 +106,8 @@ class Journal:
         self.writing: Callable[[int], None] = lambda row: None
         self.written: Callable[[], None] = lambda: None
         self.undo: Callable[[], None] = lambda: None
+        self.disk_works: Callable[[bool], None] = lambda works: None
+        """Told when a sync begins and when it has ended."""
 
     def load(self) -> Iterator[tuple[int, bytes]]:
         """All rows, as they were when the platform started."""
@@ -104,10 +122,24 @@ class Journal:
             self.bytes += len(row)
             yield number, row
 
-    def say(self, record: bytes) -> int:
+    def read(self, statement: str) -> list[sqlite3.Row]:
+        """Before anything is said: what other tables of the file hold."""
+        return self._database.execute(statement).fetchall()
+
+    async def fetch(self, statement: str, values: Mapping[str, object]) -> list[sqlite3.Row]:
+        """Rows of other tables, read beside the event loop. What was last written may be in them and not on disk yet."""
+        return await self._beside(lambda: self._reader.execute(statement, values).fetchall())
+
+    def say(self, record: bytes, *also: Also) -> int:
         """Write this down. Returns its number, for `wait`."""
+        self._open_batch.records.append(record)
+        return self.do(*also)
+
+    def do(self, *also: Also) -> int:
+        """Execute these statements, in one commit with what has just been said. Returns a number, for `wait`."""
         batch = self._open_batch
-        batch.records.append(record)
+        if also:
+            batch.also += also
         self.said += 1
         batch.last = self.said
         if self._lingering is None and not self._kicked and self._writing is None:
@@ -191,7 +223,7 @@ class Journal:
             self._lingering.cancel()
             self._lingering = None
         batch = self._open_batch
-        if self._writing is not None or self._paused or not batch.records:
+        if self._writing is not None or self._paused or not (batch.records or batch.also):
             return
         if self._doubtful:
             if self._copying is None:
@@ -199,50 +231,63 @@ class Journal:
             return
         self._writing, self._open_batch = batch, _Batch()
         self.writing(self._row + 1)
-        data = records.batch(batch.records)
+        data = records.batch(batch.records) if batch.records else b""
         try:
-            self._commit(data, batch.clean_to)
+            self._commit(data, batch)
         except sqlite3.Error as error:
             self._give_up(batch, error)
             return
-        self._log_pages += 3 + len(data) // _PAGE_BYTES
+        self._log_pages += 3 + (len(data) + sum(also.size for also in batch.also)) // _PAGE_BYTES
         if self._sync is None:
             self._done(batch, len(data), None)
         else:
-            self._sync.sync(lambda error: self._done(batch, len(data), error))
+            self.disk_works(True)
+            self._sync.sync(lambda error: self._synced(batch, len(data), error))
 
-    def _commit(self, data: bytes, clean_to: int) -> None:
+    def _synced(self, batch: _Batch, size: int, error: OSError | None) -> None:
+        self._done(batch, size, error)
+        self.disk_works(False)
+
+    def _commit(self, data: bytes, batch: _Batch) -> None:
         values = {"number": self._row + 1, "format": records.FORMAT, "records": data}
-        if clean_to:
-            with transaction(self._database):
-                self._database.execute(self._queries["append"], values)
-                self._database.execute(self._queries["delete_up_to"], {"last": clean_to})
-        else:
+        if not (batch.clean_to or batch.also):
             self._database.execute(self._queries["append"], values)
+            return
+        with transaction(self._database):
+            if data:
+                self._database.execute(self._queries["append"], values)
+            if batch.clean_to:
+                self._database.execute(self._queries["delete_up_to"], {"last": batch.clean_to})
+            for also in batch.also:
+                self._database.execute(also.statement, also.values)
 
     def _done(self, batch: _Batch, size: int, error: OSError | None) -> None:
         if error is not None:
-            self._doubtful = True
+            self._doubtful, self._doubted = True, batch.also
             self._give_up(batch, error)
             return
         self._writing = None
         if self._failing:
             self._failing = False
             log.warning("changes to jobs are written again")
-        self._row += 1
-        self._rows.append((self._row, size))
-        self.bytes += size
+        if size:
+            self._row += 1
+            self._rows.append((self._row, size))
+            self.bytes += size
         while self._rows and self._rows[0][0] <= batch.clean_to:
             self.bytes -= self._rows.popleft()[1]
         self.kept = batch.last
         self.written()
+        for also in batch.also:
+            if also.kept is not None:
+                also.kept()
         for waiter in batch.waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._copy_if_due()
         if self._open_batch.hurried:
             self._kick()
-        elif self._open_batch.records:
+        elif self._open_batch.records or self._open_batch.also:
             self._linger()
 
     def _give_up(self, batch: _Batch, error: BaseException) -> None:
@@ -289,6 +334,9 @@ class Journal:
         """On the thread beside the event loop, while nothing is being written."""
         if self._doubtful:
             self._reader.execute(self._queries["delete_after"], {"last": self._row})
+            for also in self._doubted:
+                if also.undo is not None:
+                    self._reader.execute(also.undo, also.values)
         if not self._checkpoint("restart") and self._doubtful:
             raise sqlite3.OperationalError("after a sync that failed, the log of the database is in use")
 

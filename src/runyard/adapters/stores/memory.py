@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runyard.adapters.stores.index import IndexedJobs, JobIndex
+from runyard.adapters.stores.index import Entry, IndexedJobs, JobIndex
+from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
 
 
 class MemoryJobs(IndexedJobs):
-    """A `JobStore` that holds at most `bytes_max` bytes of payload."""
+    """A `JobStore` that holds at most `bytes_max` bytes of payload. Without an outbox ends owe their webhooks nothing."""
 
-    def __init__(self, *, bytes_max: int = 1 << 31) -> None:
+    def __init__(self, *, bytes_max: int = 1 << 31, outbox: MemoryOutbox | None = None) -> None:
         super().__init__(JobIndex(bytes_max=bytes_max))
+        self.outbox = outbox
 
     async def close(self) -> None:
         """Nothing is kept."""
+        if self.outbox is not None:
+            self.outbox.close()
 
     async def add(self, job: Job) -> None:
         self._index.add(job)
@@ -45,7 +50,7 @@ class MemoryJobs(IndexedJobs):
         entry = self._index.current(was)
         if entry is None:
             return False
-        self._index.change(entry, job)
+        self._change(entry, job)
         return True
 
     async def remove(self, job: Job) -> bool:
@@ -58,7 +63,7 @@ class MemoryJobs(IndexedJobs):
     async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> list[JobId]:
         doomed = self._index.waiting(endpoint_id, limit)
         for entry in doomed:
-            self._index.change(entry, entry.job.cancel(now))
+            self._change(entry, entry.job.cancel(now))
         return [entry.job.id for entry in doomed]
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
@@ -81,3 +86,9 @@ class MemoryJobs(IndexedJobs):
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         return self._index.list(endpoint_id, query)
+
+    def _change(self, entry: Entry, job: Job) -> None:
+        was = entry.job
+        self._index.change(entry, job)
+        if job.webhook is not None and self.outbox is not None and owes(job, was):
+            self.outbox.owe(job)

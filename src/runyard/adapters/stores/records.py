@@ -9,6 +9,8 @@
 
 A batch is a MessagePack array of records, each an array that begins with its tag. Later records win. A record about a job
 that is not known (any more) says nothing: the journal is cleaned from its beginning.
+
+Fields are only ever added at the end of a record, each with a default: so a journal of an older Runyard can be read.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import msgspec
 
 from runyard.adapters.stores import index
 from runyard.adapters.stores.index import Entry, JobIndex
+from runyard.domain.attempt import Attempt, Cause, Evidence
 from runyard.domain.job import (
     DEFAULT_POLICY,
     IN_QUEUE,
@@ -41,6 +44,21 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     pass
 
 
+class Tried(Record):
+    """An attempt that gave no result."""
+
+    run: int
+    worker_id: str
+    taken_at: float
+    ended_at: float
+    reason: str
+    counted: bool
+    cause: str
+    exit_code: int | None
+    signal: int | None
+    last_lines: list[str]
+
+
 class Life(Record):
     """What steps change; times are Unix seconds."""
 
@@ -55,6 +73,9 @@ class Life(Record):
     finished_at: float | None
     output: bytes | None
     error: str | None
+    attempts_excused: int = 0
+    quarantined: bool = False
+    attempts: list[Tried] = []
 
 
 class Written(Record, tag=1):
@@ -101,6 +122,7 @@ class Gone(Record, tag=6):
     endpoint_id: str
 
 
+_NONE_TRIED: list[Tried] = []
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Written | Moved | Said | Read | Totals | Gone]).decode
 
@@ -252,6 +274,9 @@ def _lived(job: Job, life: Life) -> Job:
         expires_at=life.expires_at,
         run=life.run,
         attempts_lost=life.attempts_lost,
+        attempts_excused=life.attempts_excused,
+        attempts=tuple(map(_attempt, life.attempts)),
+        quarantined=life.quarantined,
         fenced_from=frozenset(map(WorkerId, life.fenced_from)),
         lease=None if life.worker_id is None else Lease(WorkerId(life.worker_id), life.taken_at),
         finished_at=life.finished_at,
@@ -274,6 +299,21 @@ def _life(job: Job) -> Life:
         job.finished_at,
         job.output,
         job.error,
+        job.attempts_excused,
+        job.quarantined,
+        [_tried(attempt) for attempt in job.attempts] if job.attempts else _NONE_TRIED,
+    )
+
+
+def _tried(attempt: Attempt) -> Tried:
+    run, worker_id, taken_at, ended_at, reason, counted, (cause, exit_code, signal, last_lines) = attempt
+    return Tried(run, worker_id, taken_at, ended_at, reason, counted, cause.value, exit_code, signal, list(last_lines))
+
+
+def _attempt(tried: Tried) -> Attempt:
+    evidence = Evidence(Cause(tried.cause), tried.exit_code, tried.signal, tuple(tried.last_lines))
+    return Attempt(
+        tried.run, WorkerId(tried.worker_id), tried.taken_at, tried.ended_at, tried.reason, tried.counted, evidence
     )
 
 

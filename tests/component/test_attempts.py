@@ -1,0 +1,178 @@
+"""Jobs whose workers die or are stopped, from a client's request to what it reads of each attempt, on the loop's clock."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from runyard.app import Platform
+from runyard.config import Settings
+from runyard.domain.job import EndpointId, JobId
+from runyard.domain.worker import Exit
+from tests.builders import ENDPOINT, a_scaling, an_endpoint
+from tests.component.crew import Crew
+from tests.component.wire import GET, POST, Ports, Reply, open_ports
+
+pytestmark = pytest.mark.looptime
+
+
+class Scene:
+    """A platform with one endpoint and workers that do as they are told."""
+
+    def __init__(self, ports: Ports, crew: Crew) -> None:
+        self.ports = ports
+        self.crew = crew
+
+    @property
+    def platform(self) -> Platform:
+        return self.ports.platform
+
+    async def run(self, **input: Any) -> str:
+        """Submit a job; its id."""
+        return (await self.ask(POST, "/run", json.dumps({"input": {"s": 1} | input}))).json()["id"]
+
+    async def ask(self, method: str, path: str, body: str | None = None) -> Reply:
+        return await (await self.ports.connect()).ask(self.ports.request(method, path, body))
+
+    async def detail(self, job_id: str) -> dict[str, Any]:
+        return (await self.ask(GET, f"/requests/{job_id}")).json()
+
+    async def retried(self) -> int:
+        return (await self.ask(GET, "/health")).json()["jobs"]["retried"]
+
+    async def until(self, job_id: str, status: str) -> dict[str, Any]:
+        """The job when it is there."""
+        async with asyncio.timeout(600):
+            while (job := await self.detail(job_id))["status"] != status:  # noqa: ASYNC110  Not every state has an event.
+                await asyncio.sleep(0.25)
+        return job
+
+
+@asynccontextmanager
+async def playing(settings: Settings | None = None, *, workers_max: int = 1) -> AsyncIterator[Scene]:
+    crews: list[Crew] = []
+
+    def crew(observer: Any) -> Crew:
+        crews.append(Crew(observer))
+        return crews[0]
+
+    endpoint = an_endpoint(scaling=a_scaling(workers_min=1, workers_max=workers_max))
+    async with open_ports(settings or Settings(), endpoint=endpoint, runtime=crew) as ports:
+        crews[0].ports = ports
+        yield Scene(ports, crews[0])
+
+
+@pytest.mark.row("F034")
+async def test_a_job_that_kills_each_worker_ends_with_the_evidence_of_every_attempt() -> None:
+    async with playing() as scene:
+        job_id = await scene.run(dies=11)
+        job = await scene.until(job_id, "FAILED")
+
+        assert "killed by signal 11" in job["error"]
+        assert "(attempt 3 of 3; no attempt is left); quarantined: 3 workers died with this job in hand" in job["error"]
+        assert True is job["quarantined"]
+        assert [11, 11, 11] == [attempt["signal"] for attempt in job["attempts"]]
+        assert [["worker_died", True, [f"working on {job_id}"]]] * 3 == [
+            [attempt["cause"], attempt["counted"], attempt["lastLines"]] for attempt in job["attempts"]
+        ]
+        assert 3 == len({attempt["workerId"] for attempt in job["attempts"]})
+        assert 2 == await scene.retried()
+
+
+@pytest.mark.row("F034")
+async def test_a_job_whose_worker_died_is_done_by_the_next() -> None:
+    async with playing() as scene:
+        job_id = await scene.run(s=30)
+        await scene.until(job_id, "IN_PROGRESS")
+        scene.crew.exit(next(iter(scene.crew.running)), Exit(3))
+        job = await scene.until(job_id, "COMPLETED")
+
+        [attempt] = job["attempts"]
+        assert ("worker_died", 3, True) == (attempt["cause"], attempt["exitCode"], attempt["counted"])
+        assert attempt["workerId"] != job["workerId"]
+        assert (await scene.retried(), "quarantined" in job) == (1, False)
+
+
+async def test_a_quarantined_job_says_how_to_insist_and_then_runs() -> None:
+    async with playing() as scene:
+        job_id = await scene.run(dies=9)
+        await scene.until(job_id, "FAILED")
+        refused = await scene.ask(POST, f"/retry/{job_id}")
+        outcome = await scene.platform.jobs.retry(ENDPOINT, JobId(job_id), force=True)
+        again = await scene.until(job_id, "FAILED")
+
+        assert 409 == refused.status
+        assert f"runyard retry {ENDPOINT} {job_id} --force" in refused.error
+        assert 2 == outcome.run
+        assert [1, 1, 1, 2, 2, 2] == [attempt["run"] for attempt in again["attempts"]]
+
+
+async def test_the_settings_say_how_often_a_job_is_tried() -> None:
+    async with playing(Settings(attempts_max=5, quarantine_after=2)) as scene:
+        killer = await scene.until(await scene.run(dies=9), "FAILED")
+    async with playing(Settings(attempts_max=1)) as scene:
+        once = await scene.until(await scene.run(dies=9), "FAILED")
+
+    assert "(attempt 2 of 5); quarantined: 2 workers" in killer["error"]
+    assert "(attempt 1 of 1; no attempt is left)" in once["error"]
+    assert "quarantined" not in once
+
+
+async def test_a_job_interrupted_because_the_platform_stops_keeps_its_attempts() -> None:
+    async with playing(Settings(stop_grace_s=3)) as scene:
+        job_id = await scene.run(s=500)
+        await scene.until(job_id, "IN_PROGRESS")
+        await scene.platform.drain()
+        job = await scene.platform.jobs.get(EndpointId(ENDPOINT), JobId(job_id))
+
+        assert ("IN_QUEUE", 1, 1) == (job.state, job.attempts_lost, job.attempts_excused)
+        [attempt] = job.attempts
+        assert ("worker_stopped", False) == (attempt.evidence.cause, attempt.counted)
+        assert "was stopped: the platform stops" in attempt.reason
+        assert 1 == await scene.retried()
+
+
+async def test_a_draining_worker_that_dies_before_it_is_told_to_has_died_of_itself() -> None:
+    async with playing() as scene:
+        job_id = await scene.run(s=30)
+        await scene.until(job_id, "IN_PROGRESS")
+        [live] = scene.platform.roster
+        scene.platform.lifecycle.replace(live, "runs an older release")
+        scene.crew.exit(live.id, Exit(1))
+        job = await scene.until(job_id, "COMPLETED")
+
+        assert [("worker_died", True)] == [(attempt["cause"], attempt["counted"]) for attempt in job["attempts"]]
+
+
+async def test_a_job_whose_worker_ended_together_with_the_platform_keeps_its_attempts() -> None:
+    async with playing() as scene:
+        job_id = await scene.run(s=30)
+        await scene.until(job_id, "IN_PROGRESS")
+        scene.crew.exit(next(iter(scene.crew.running)), Exit(None, 9, with_platform=True))
+        job = await scene.until(job_id, "COMPLETED")
+
+        assert [("platform_died", False)] == [(attempt["cause"], attempt["counted"]) for attempt in job["attempts"]]
+
+
+async def test_a_job_that_ran_too_long_shows_what_its_worker_said() -> None:
+    async with playing() as scene:
+        body = json.dumps({"input": {"s": 60}, "policy": {"executionTimeout": 5000}})
+        job_id = (await scene.ask(POST, "/run", body)).json()["id"]
+        job = await scene.until(job_id, "TIMED_OUT")
+
+        [attempt] = job["attempts"]
+        assert ("timed_out", [f"working on {job_id}"]) == (attempt["cause"], attempt["lastLines"])
+        assert 0 == await scene.retried()
+
+
+async def test_the_words_about_other_jobs_are_no_evidence() -> None:
+    async with playing() as scene:
+        job_id = await scene.run(s=1)
+        await scene.until(job_id, "COMPLETED")
+        other = await scene.run(dies=9)
+        job = await scene.until(other, "FAILED")
+
+        assert [f"working on {other}"] == job["attempts"][0]["lastLines"]
