@@ -1,13 +1,13 @@
 """Copies of a data directory that can be trusted, and the way back.
 
-A backup is a folder: `control.db` (endpoints, keys' digests, workers' records, jobs with their results), `blobs/` (bundles)
-and `backup.json`, which says what belongs to it.
+A backup is a folder: `control.db` (endpoints, keys' digests, workers' records, jobs with their results, webhooks that are
+owed and the secrets that sign them), `blobs/` (bundles) and `backup.json`, which says what belongs to it.
 
 1. The database is copied as it is at one moment, while others write to it. Blobs are copied after it: they never change,
    and are there before the database names them.
 2. What is made has another name until all of it is on disk and has been checked, so that half a backup is never taken for
    one, nor half a restored data directory for a whole one.
-3. Secrets stay where they are: no key is in a backup, only digests. Restoring makes a new key for the administrator.
+3. A backup does not open the platform: no API key is in it, only digests. Restoring makes a new key for the administrator.
 """
 
 from __future__ import annotations
