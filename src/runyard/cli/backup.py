@@ -23,7 +23,7 @@ def backup(target: Path, data_dir: str | None, as_json: bool) -> None:
     """Copy a platform's data into the new folder TARGET, while it runs or not.
 
     The copy is of one moment: every job, result, endpoint and bundle that was acknowledged before the command started is
-    in it. No API key is, so that a backup does not open the platform; payloads, the environment variables of releases and the
+    in it. No API key is, so that a backup does not open the platform; payloads, environment variables of releases and the
     secrets that webhooks are signed with are. Of environments and of the volume nothing is copied.
     """
     import time
