@@ -132,6 +132,15 @@ def test_every_name_on_the_architecture_page_exists() -> None:
     assert [] == [f"{file}:{name}" for file, name in names if not is_defined(SOURCES / file, name)]
 
 
+def test_every_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/reference/promises.md").read_text()
+    rows = page.partition("## What survives what")[0].split("| --- | --- |\n")[1].strip().splitlines()
+
+    assert [] == [row for row in rows if not re.search(r"`tests/|`make crash`", row)]
+    named = re.findall(r"`(tests/[\w/.]+?)(?::([\w.]+))?`", page)
+    assert [] == [file for file, name in named if not ((ROOT / file).is_dir() or is_defined(ROOT / file, name))]
+
+
 def test_the_tree_on_the_architecture_page_is_that_of_the_code() -> None:
     tree = (ROOT / "ARCHITECTURE.md").read_text().partition("## The tree")[2].split("```")[1]
     there = {path.name + "/" * path.is_dir() for path in SOURCES.iterdir() if not path.name.startswith("__pycache__")}

@@ -39,9 +39,9 @@ class Settings:
     )
     domain: str = _setting("localhost", "Domain under which load-balancing endpoints get their host names.")
     store: str = _setting(
-        "memory",
-        "Where jobs are kept: `memory` (they end with the server process) or `embedded` (in the data directory too: what "
-        "was acknowledged survives restarts, crashes and power failures).",
+        "embedded",
+        "Where jobs are kept: `embedded` (in the data directory: what was acknowledged survives restarts, crashes and power "
+        "failures) or `memory` (they end with the server process).",
     )
     durability: str = _setting(
         "power",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option("--worker-port", type=click.IntRange(0, 65535), help="Worker port on loopback.  [default: a free one]")
 @click.option("--data-dir", metavar="FOLDER", help="Where everything is kept.  [default: ~/.runyard]")
 @click.option("--domain", metavar="NAME", help="Domain of load-balancing endpoints.  [default: localhost]")
-@click.option("--store", metavar="STORE", help="Where jobs are kept: memory or embedded.  [default: memory]")
+@click.option("--store", metavar="STORE", help="Where jobs are kept: embedded or memory.  [default: embedded]")
 @click.option(
     "--durability", metavar="LEVEL", help="What acknowledged jobs survive: power or process.  [default: power]"
 )
