@@ -394,10 +394,30 @@ def _parse(data: bytes, *, bodiless: bool = False) -> tuple[Reply, int] | None:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked" and not bodiless:
+        if (unchunked := _unchunk(rest)) is None:
+            return None
+        body, size = unchunked
+        return Reply(int(first.split()[1]), headers, body), len(head) + 4 + size
     size = 0 if bodiless else int(headers.get("content-length", "0"))
     if len(rest) < size:
         return None
     return Reply(int(first.split()[1]), headers, rest[:size]), len(head) + 4 + size
+
+
+def _unchunk(data: bytes) -> tuple[bytes, int] | None:
+    """A whole chunked body, and its size with its framing."""
+    body, at = b"", 0
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        size = int(data[at:line_end], 16)
+        start, end = line_end + 2, line_end + 2 + size
+        if len(data) < end + 2:
+            return None
+        assert data[end : end + 2] == b"\r\n"
+        body, at = body + data[start:end], end + 2
+        if size == 0:
+            return body, at
+    return None
 
 
 def bind(host: str, port: int) -> socket.socket:

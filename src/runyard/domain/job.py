@@ -138,6 +138,8 @@ class Job(NamedTuple):
     webhook: str | None = None
     s3_config: bytes | None = None
     retention_s: float = RETENTION_ASYNC_S
+    fingerprint: bytes | None = None
+    """Of what was asked, for a job that its client has named (see `domain/idempotency.py`)."""
 
     run: int = 1
     fenced_from: frozenset[WorkerId] = frozenset()

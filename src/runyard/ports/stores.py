@@ -49,6 +49,11 @@ class JobStore(Protocol):
     A store that has an `Outbox` keeps in it, in the commit of each end of a job with a webhook, what that end owes.
     """
 
+    @property
+    def outlives_process(self) -> bool:
+        """Whether what it keeps is there again for the next process: then a job goes on when this one ends."""
+        ...
+
     async def add(self, job: Job) -> None:
         """Keep a new job, waiting or already leased. Raises `Conflict` if the id exists, `TooBusy` when full."""
         ...

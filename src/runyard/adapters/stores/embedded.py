@@ -56,6 +56,8 @@ class EmbeddedJobs(IndexedJobs):
     the event loop begins to wait for the disk, and when that is over.
     """
 
+    outlives_process = True
+
     def __init__(
         self,
         path: Path,

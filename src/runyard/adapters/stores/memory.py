@@ -14,6 +14,8 @@ from runyard.ports.stores import JobPage, JobQuery
 class MemoryJobs(IndexedJobs):
     """A `JobStore` that holds at most `bytes_max` bytes of payload. Without an outbox ends owe their webhooks nothing."""
 
+    outlives_process = False
+
     def __init__(self, *, bytes_max: int = 1 << 31, outbox: MemoryOutbox | None = None) -> None:
         super().__init__(JobIndex(bytes_max=bytes_max))
         self.outbox = outbox

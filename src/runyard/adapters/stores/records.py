@@ -93,6 +93,7 @@ class Written(Record, tag=1):
     life: Life
     chunks: list[bytes]
     drained: int
+    fingerprint: bytes | None = None
 
 
 class Moved(Record, tag=2):
@@ -155,6 +156,7 @@ def written(entry: Entry) -> bytes:
             life=_life(job),
             chunks=entry.chunks or [],
             drained=entry.drained,
+            fingerprint=job.fingerprint,
         )
     )
 
@@ -261,6 +263,7 @@ def _entry(record: Written) -> Entry:
         webhook=record.webhook,
         s3_config=record.s3_config,
         retention_s=record.retention_s,
+        fingerprint=record.fingerprint,
     )
     entry = Entry(_lived(job, record.life), record.number)
     entry.rank, entry.chunks, entry.drained = record.rank, record.chunks or None, record.drained
