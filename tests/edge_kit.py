@@ -30,6 +30,7 @@ from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
 from runyard.edge.worker import WorkerRoutes
+from runyard.ports.stores import JobStore
 from runyard.services.access import Access
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
@@ -256,10 +257,12 @@ class Book:
 class Yard:
     """Services and routes as `app.Platform` wires them. Workers are the tests'; the fleet plans where a test runs it."""
 
-    def __init__(self, *, settings: Settings | None = None) -> None:
+    def __init__(self, *, settings: Settings | None = None, store: JobStore | None = None) -> None:
+        """`store` is closed with the yard."""
         settings = settings or Settings(result_bytes_max=RESULT_BYTES_MAX)
         self.clock, ids, self.signals = LoopClock(), RandomIds(), LocalSignals()
-        self.store, self.roster = MemoryJobs(bytes_max=settings.store_bytes_max), Roster()
+        self.store: JobStore = store or MemoryJobs(bytes_max=settings.store_bytes_max)
+        self.roster = Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
         self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)
@@ -315,6 +318,7 @@ class Yard:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
+        await self.store.close()
 
     def client_of(self, endpoint_id: str) -> Client:
         return Client(self, self.user_port, f"/v2/{endpoint_id}", f"Bearer {self.key}")
