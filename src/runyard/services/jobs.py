@@ -114,9 +114,10 @@ class Jobs:
         """
         asked = fingerprint(request.input, request.webhook, request.policy, request.s3_config)
         for _ in range(_CAS_ATTEMPTS_MAX):
-            known = await self._store.get(endpoint.id, job_id)
-            if known is not None:
-                check_same(job_id, known.fingerprint, asked)
+            # The fate, and not the job: one that has expired, or of which only a tombstone is left, keeps its name.
+            fate = await self._store.fate(endpoint.id, job_id)
+            if fate is not None:
+                check_same(job_id, fate.fingerprint, asked)
                 return await self.get(endpoint.id, job_id), True
             # Another one may come first, and may yet fail to be kept; then this one is the first.
             with suppress(Conflict):
