@@ -45,7 +45,7 @@ def test_an_id_may_be_chosen_that_urls_and_command_lines_take_as_it_is(id: str) 
     ["", ".", "..", "-f", "~a", "_a", "a/b", "a b", "a%2Fb", "a?b", "a#b", "a,b", 'a"', "é", "x" * 129, "a\n", "$ID"],
 )
 def test_an_id_that_could_be_taken_for_something_else_is_refused(id: str) -> None:
-    with pytest.raises(BadRequest, match="runyard.id must be"):
+    with pytest.raises(BadRequest, match=r"runyard\.id must be"):
         check_job_id(id)
 
 
@@ -93,5 +93,5 @@ def test_another_request_under_a_name_is_a_conflict_and_so_is_a_job_that_was_nev
     mine = fingerprint(b"1", None, DEFAULT_POLICY, None)
     check_same(JobId("j"), mine, mine)
     for known in (fingerprint(b"2", None, DEFAULT_POLICY, None), None):
-        with pytest.raises(Conflict, match="job j .*another body"):
+        with pytest.raises(Conflict, match=r"job j .*another body"):
             check_same(JobId("j"), known, mine)
