@@ -203,3 +203,9 @@ def is_job_id(text: str) -> bool:
     """A UUID with a suffix, safe in a URL."""
     found = re.fullmatch(r"(.{36})-u1", text)
     return found is not None and str(uuid.UUID(found[1])) == found[1]
+
+
+@pytest.mark.row("F002", "F018")
+def test_run_sync_of_a_long_job_is_answered_as_a_short_one(outcomes: Endpoint) -> None:
+    """Its head comes ahead of its body."""
+    assert "late" == outcomes.sdk.run_sync({"input": {"do": "sleep", "seconds": 1.5, "value": "late"}}, timeout=60)
