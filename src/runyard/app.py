@@ -20,7 +20,9 @@ from typing import TypeVar
 from starlette.applications import Starlette
 
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
+from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
@@ -42,7 +44,7 @@ from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
-from runyard.ports.system import Clock, Ids, Signals
+from runyard.ports.system import Clock, Disk, Ids, Signals
 from runyard.ports.webhooks import Outbox, WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
@@ -54,6 +56,7 @@ from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
+from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
@@ -61,9 +64,6 @@ from runyard.services.webhooks import Keeping, Webhooks
 log = logging.getLogger("runyard")
 
 _T = TypeVar("_T")
-
-LOGS = "logs.handed-over"
-"""Workers' lines, from a server that hands over to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,7 @@ class Adapters:
     ids: Ids
     runtime: Callable[[RuntimeObserver], WorkerRuntime]
     webhooks: WebhookSender
+    disk: Disk
 
 
 class Platform:
@@ -101,6 +102,9 @@ class Platform:
         self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
+        self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
+        if settings.store != "memory":
+            self.jobs.admit = self.room.admit
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
@@ -146,6 +150,7 @@ class Platform:
                 logs=self.logs,
                 webhooks=self.webhooks,
                 blobs=a.blobs,
+                room=self.room,
                 clock=a.clock,
                 settings=settings,
                 answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
@@ -162,7 +167,8 @@ class Platform:
         runtime = self.runtime_of(self.lifecycle)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
+        await self.room.look()
+        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.room.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
@@ -206,6 +212,8 @@ async def serve(settings: Settings, seat: Seat) -> None:
     """
     if settings.store not in ("memory", "embedded"):
         raise BadRequest(f"store {settings.store!r} is not built yet; use --store embedded or --store memory")
+    if settings.durability not in ("power", "process"):
+        raise BadRequest(f"durability must be power or process, not {settings.durability!r}")
     line = await KeeperLine.on(seat.line)
     for number in (signal.SIGTERM, signal.SIGINT):
         # The keeper stops the platform; a signal to this process alone means the same.
@@ -229,7 +237,7 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
     adapters = _adapters(settings, root, own_ports, line, vigil)
     platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
-    _unpack_logs(platform.logs, root / LOGS)
+    unpack_logs(platform.logs, root)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
         listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
@@ -250,29 +258,11 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
             passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
             await asyncio.gather(*passing, platform.webhooks.settle())
     if platform.handing_over:
-        _pack_logs(platform.logs, root / LOGS)
+        pack_logs(platform.logs, root)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
     if line.lost.is_set():
         raise RunyardError("the keeper is gone, and with it all workers; serve again")
-
-
-def _pack_logs(logs: Logs, file: Path) -> None:
-    file.touch(mode=0o600)
-    with file.open("wb") as packed:
-        packed.writelines(logs.pack())
-
-
-def _unpack_logs(logs: Logs, file: Path) -> None:
-    """Lines are good to have, and no reason not to start."""
-    try:
-        with file.open("rb") as packed:
-            logs.unpack(packed)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        log.warning("the log lines of the server before this one are lost: %s", error)
-    file.unlink(missing_ok=True)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -320,6 +310,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             own_ports=own_ports,
             public_only=_one_of({"any": False, "public-only": True}, "webhook_targets", settings.webhook_targets),
         ),
+        disk=DataDisk(root, root / "control.db"),
     )
 
 
@@ -331,7 +322,8 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil) -> tuple[JobStore, 
         root / "control.db",
         now=SystemClock.now(),
         bytes_max=settings.store_bytes_max,
-        disk_works=vigil.suspend,
+        synced=settings.durability == "power",
+        disk_works=vigil.disk_works,
         render=job_body,
     )
     assert store.outbox is not None

@@ -167,7 +167,7 @@ class JobRoutes:
             job_id = self._jobs.new_id(sync=True)
             # Held before it is submitted: it cannot end unnoticed in between.
             self._hold(x, job_id, wait_s, self._answer_when_ended, self._begin_answer)
-            await self._jobs.submit(endpoint, request, job_id)
+            await self._jobs.submit(endpoint, request, job_id, x.fail)
         else:
             # Held after that, and looked at once: until then the job of this name may be another client's.
             await self._jobs.submit_once(endpoint, request, named)

@@ -5,15 +5,16 @@ Its listener serves nothing else. Each route carries the worker's id and is open
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from msgspec import UNSET
 
 from runyard.domain.account import digest_of
-from runyard.domain.errors import BadRequest, TooLarge, Unauthorized
+from runyard.domain.errors import BadRequest, TooBusy, TooLarge, Unauthorized
 from runyard.domain.job import Job, JobId, WorkerId
 from runyard.edge import bodies
 from runyard.edge.exchange import Exchange
@@ -29,6 +30,9 @@ SOON_S = 0.25
 """Pause before an empty answer to a worker that would otherwise poll again at once."""
 STRANGER_PAUSE_S = 1.0
 """Pause before a stranger's poll is refused: stock workers repeat a refused poll without any pause (protocol fact 4)."""
+RESULT_HOLD_S = 240.0
+"""How long a result waits for a store that cannot write; the oldest stock workers wait 300 s for an answer."""
+RETRY_S = 0.25
 
 Handler = Callable[[Exchange, LiveWorker], Coroutine[Any, Any, None]]
 Answering = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -121,7 +125,8 @@ class WorkerRoutes:
             if output is not None:
                 await self._dispatch.progress(live, job_id, output)
         else:
-            await self._dispatch.report(live, job_id, end_state(output, bodies.error_of(sent)))
+            end = end_state(output, bodies.error_of(sent))
+            await _kept(x, lambda: self._dispatch.report(live, job_id, end))
             if sent.stopPod:
                 self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
         x.respond(200, b"{}")
@@ -140,7 +145,7 @@ class WorkerRoutes:
             message = f"a stream chunk of {len(x.body)} bytes was dropped: over 1 MB only strings are split; yield less"
             await self._dispatch.stream(live, JobId(x.args[2]), [bodies.error_body(message)])
             raise TooLarge(message)
-        await self._dispatch.stream(live, JobId(x.args[2]), chunks)
+        await _kept(x, lambda: self._dispatch.stream(live, JobId(x.args[2]), chunks))
         x.respond(200, b"{}")
 
     async def _stop(self, x: Exchange, live: LiveWorker) -> None:
@@ -202,6 +207,34 @@ class StopPoll:
 
     def end(self) -> None:
         self._x.respond(204)
+
+
+async def _kept(x: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+    """Keep a result or chunks as soon as the store can write.
+
+    A stock worker drops a result after three answers of 503 within 5 s (protocol A.2), but waits 300 s for an answer: so
+    it waits, unless the server is replaced, and only then is told to come again. If it leaves meanwhile, what it brought
+    is kept all the same.
+    """
+    until: float | None = None
+    over = False
+
+    def hurry() -> None:
+        nonlocal over
+        over = True
+
+    while True:
+        try:
+            await work()
+            return
+        except TooBusy:
+            now = x.protocol.loop.time()
+            if until is None:
+                until = now + RESULT_HOLD_S
+                x.hold(RESULT_HOLD_S, hurry)
+            if over or now >= until:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 def _anyone(x: Exchange) -> None:

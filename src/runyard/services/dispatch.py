@@ -17,14 +17,17 @@ What makes this safe with stock workers (protocol sections 0 and F):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
+from runyard.domain.errors import RunyardError
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.worker import Exit
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
+from runyard.services.insistence import insist
 from runyard.services.roster import LiveWorker, Roster, StopPoll
 
 SUSPICION_S = 2.0
@@ -94,16 +97,16 @@ class Dispatch:
 
     # Jobs in
 
-    async def submit(self, job: Job, *, hurry: bool = True) -> Job:
+    async def submit(self, job: Job, if_lost: Callable[[RunyardError], None] | None = None) -> Job:
         """Keep a new job, leased at once when a worker waits for one. Returns it as stored, when it is.
 
-        `hurry`: somebody waits for that, and not for the job to end.
+        With `if_lost` nobody waits for that: it is kept some milliseconds later, or `if_lost` is told that it never was.
         """
         lot = self._lot(job.endpoint_id)
         if not lot.polls or (parked := lot.pop()) is None:
             change = await self._store.add_soon(job)
             await self._queued(lot, job.endpoint_id)
-            await self._store.kept(change, hurry=hurry)
+            await self._settle(change, if_lost)
             return job
         poll, live = parked
         leased = job.take(live.id, self._clock.now())
@@ -118,8 +121,14 @@ class Dispatch:
         else:
             await self._store.save(job, was=leased)
             await self._queued(lot, job.endpoint_id)
-        await self._store.kept(change, hurry=hurry)
+        await self._settle(change, if_lost)
         return job
+
+    async def _settle(self, change: int, if_lost: Callable[[RunyardError], None] | None) -> None:
+        if if_lost is None:
+            await self._store.kept(change)
+        else:
+            self._store.if_lost(change, if_lost)
 
     async def requeued(self, endpoint_id: EndpointId) -> None:
         """Jobs were put back into the queue: offer them to parked workers."""
@@ -169,7 +178,7 @@ class Dispatch:
         gone = parked and lot.polls.pop(poll, None) is None
         if gone or not self._hand_over(live, poll, jobs):
             for job in reversed(jobs):
-                await self._store.save(job.give_back(), was=job)
+                await insist(partial(self._store.save, job.give_back(), was=job), self._clock)
             if parked:
                 lot.arrivals += 1
             else:
@@ -267,7 +276,7 @@ class Dispatch:
     async def forsaken(self, job: Job, reason: str) -> None:
         """A running job whose worker nobody knows: it has ended with an earlier platform process."""
         lost = job.lose_worker(self._clock.now(), reason, Evidence(Cause.PLATFORM_DIED), self._limits)
-        if await self._store.save(lost, was=job):
+        if await insist(lambda: self._store.save(lost, was=job), self._clock):
             self._signals.fire(job.id)
 
     async def _lose(
@@ -276,7 +285,8 @@ class Dispatch:
         code, signal = (None, None) if exit is None else (exit.code, exit.signal)
         for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
             evidence = Evidence(cause, code, signal, self.last_words(live.id, job_id))
-            await self._apply(live, job_id, lambda job, now, e=evidence: job.lose_worker(now, reason, e, self._limits))
+            lose = partial(_lose_worker, reason=reason, evidence=evidence, limits=self._limits)
+            await insist(partial(self._apply, live, job_id, lose), self._clock)
             live.dropped(job_id, self._clock.now())
             self._signals.fire(job_id)
         await self.requeued(live.worker.endpoint_id)
@@ -341,3 +351,7 @@ def end_state(output: bytes | None, error: str | None) -> Callable[[Job, float],
     if error is not None:
         return lambda job, now: job.fail(error, output, now)
     return lambda job, now: job.complete(output, now)
+
+
+def _lose_worker(job: Job, now: float, *, reason: str, evidence: Evidence, limits: AttemptLimits) -> Job:
+    return job.lose_worker(now, reason, evidence, limits)

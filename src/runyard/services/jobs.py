@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from runyard.domain.endpoint import Endpoint
-from runyard.domain.errors import Conflict, NotFound, TooBusy
+from runyard.domain.errors import Conflict, NotFound, RunyardError, TooBusy
 from runyard.domain.idempotency import check_same, fingerprint
 from runyard.domain.job import (
     DEFAULT_POLICY,
@@ -69,6 +69,8 @@ class Jobs:
         self._ids = ids
         self.closing = False
         """The platform stops and takes no new job."""
+        self.admit: Callable[[], None] = lambda: None
+        """Set by the composition root: raises `TooBusy` while there is no room for what is new."""
 
     def new_id(self, *, sync: bool) -> JobId:
         """An id for a job that is about to be submitted."""
@@ -80,15 +82,22 @@ class Jobs:
         return self._store.outlives_process
 
     async def submit(
-        self, endpoint: Endpoint, request: Request, job_id: JobId, *, fingerprint: bytes | None = None
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        job_id: JobId,
+        if_lost: Callable[[RunyardError], None] | None = None,
+        *,
+        fingerprint: bytes | None = None,
     ) -> Job:
         """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is.
 
-        That may be some milliseconds later for a `runsync`, whose client waits for the end of the job. `fingerprint` is for
-        a job that its client has named.
+        For who waits for the job to end, that may be some milliseconds later: `if_lost` is told if it could not be kept.
+        `fingerprint` is for a job that its client has named.
         """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
+        self.admit()
         now = self._clock.now()
         timeout = request.policy.execution_timeout or endpoint.execution_timeout
         job = Job(
@@ -106,7 +115,7 @@ class Jobs:
             retention_s=retention_of(request.sync_wait_s if fingerprint is None else None),
             fingerprint=fingerprint,
         )
-        return await self._dispatch.submit(job, hurry=request.sync_wait_s is None)
+        return await self._dispatch.submit(job, if_lost)
 
     async def submit_once(self, endpoint: Endpoint, request: Request, job_id: JobId) -> tuple[Job, bool]:
         """As `submit`, for a job that its client has named; or the job of that name, if there is one: as it is kept, and
@@ -150,6 +159,7 @@ class Jobs:
         """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010), and for one that is
         quarantined, unless `force`.
         """
+        self.admit()  # It will have a result again, which nobody has promised yet.
         job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now, force=force))
         await self._dispatch.requeued(endpoint_id)
         return job
