@@ -30,6 +30,7 @@ from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
 from runyard.edge.worker import WorkerRoutes
+from runyard.ports.stores import JobStore
 from runyard.services.access import Access
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
@@ -256,10 +257,12 @@ class Book:
 class Yard:
     """Services and routes as `app.Platform` wires them. Workers are the tests'; the fleet plans where a test runs it."""
 
-    def __init__(self, *, settings: Settings | None = None, store: MemoryJobs | None = None) -> None:
+    def __init__(self, *, settings: Settings | None = None, store: JobStore | None = None) -> None:
+        """`store` is closed with the yard."""
         settings = settings or Settings(result_bytes_max=RESULT_BYTES_MAX)
         self.clock, ids, self.signals = LoopClock(), RandomIds(), LocalSignals()
-        self.store, self.roster = store or MemoryJobs(bytes_max=settings.store_bytes_max), Roster()
+        self.store: JobStore = store or MemoryJobs(bytes_max=settings.store_bytes_max)
+        self.roster = Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
         self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)
@@ -315,6 +318,7 @@ class Yard:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
+        await self.store.close()
 
     def client_of(self, endpoint_id: str) -> Client:
         return Client(self, self.user_port, f"/v2/{endpoint_id}", f"Bearer {self.key}")
@@ -394,10 +398,30 @@ def _parse(data: bytes, *, bodiless: bool = False) -> tuple[Reply, int] | None:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked" and not bodiless:
+        if (unchunked := _unchunk(rest)) is None:
+            return None
+        body, size = unchunked
+        return Reply(int(first.split()[1]), headers, body), len(head) + 4 + size
     size = 0 if bodiless else int(headers.get("content-length", "0"))
     if len(rest) < size:
         return None
     return Reply(int(first.split()[1]), headers, rest[:size]), len(head) + 4 + size
+
+
+def _unchunk(data: bytes) -> tuple[bytes, int] | None:
+    """A whole chunked body, and its size with its framing."""
+    body, at = b"", 0
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        size = int(data[at:line_end], 16)
+        start, end = line_end + 2, line_end + 2 + size
+        if len(data) < end + 2:
+            return None
+        assert data[end : end + 2] == b"\r\n"
+        body, at = body + data[start:end], end + 2
+        if size == 0:
+            return body, at
+    return None
 
 
 def bind(host: str, port: int) -> socket.socket:

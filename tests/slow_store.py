@@ -10,6 +10,8 @@ from runyard.adapters.stores.memory import MemoryJobs
 class SlowJobs:
     """Memory that answers late: each call waits before and after it is done, so that others come in between."""
 
+    outlives_process = False
+
     def __init__(self, chance: random.Random, *, pause_s_max: float = 0.05) -> None:
         self._store = MemoryJobs()
         self._chance = chance

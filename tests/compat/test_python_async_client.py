@@ -72,3 +72,19 @@ async def test_a_wrong_key_is_answered_in_json(outcomes: Endpoint, session: aioh
     assert ["error"] == list(await stranger.health())
     with pytest.raises(KeyError, match="id"):
         await stranger.run({"do": "worker"})
+
+
+@pytest.mark.row("F002")
+async def test_an_answer_whose_head_comes_early_is_read_as_any_other(
+    awaited: Endpoint, session: aiohttp.ClientSession, gate: Gate
+) -> None:
+    url = f"{awaited.platform.url}/v2/{awaited.id}/runsync"
+    headers = {"Authorization": f"Bearer {awaited.platform.key}"}
+    body = {"input": {"do": "wait", "gate": gate.port, "value": {"n": 1}}}
+    async with session.post(url, json=body, headers=headers) as reply:
+        assert "x-runyard-job-id" in reply.headers
+        gate.next().let_go()
+        told = await reply.json()
+
+    assert (200, "COMPLETED", {"n": 1}) == (reply.status, told["status"], told["output"])
+    assert reply.headers["x-runyard-job-id"] == told["id"]

@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -203,3 +205,17 @@ def is_job_id(text: str) -> bool:
     """A UUID with a suffix, safe in a URL."""
     found = re.fullmatch(r"(.{36})-u1", text)
     return found is not None and str(uuid.UUID(found[1])) == found[1]
+
+
+@pytest.mark.row("F002", "F018")
+def test_run_sync_of_a_long_job_is_answered_as_a_short_one(outcomes: Endpoint, gate: Gate) -> None:
+    """Its head comes ahead of its body."""
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(
+            outcomes.sdk.run_sync, {"input": {"do": "wait", "gate": gate.port, "value": "late"}}, timeout=60
+        )
+        guest = gate.next()
+        time.sleep(1.5)
+        guest.let_go()
+
+        assert "late" == asking.result(60)

@@ -42,12 +42,15 @@ class Bridge(httpx2.BaseTransport):
         self.data_plane: list[Any] = []
         """Answers of the data plane, in order; the last one stays."""
         self.asked: list[tuple[str, Any]] = []
+        self.keys: list[str | None] = []
+        """The name that each of these requests had in its head."""
         self.uploads = 0
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         body = request.read()
         if DATA_PLANE.match(request.url.path) and not request.url.path.startswith("/v2/serverless"):
             self.asked.append((f"{request.method} {request.url.raw_path.decode()}", json.loads(body) if body else None))
+            self.keys.append(request.headers.get("idempotency-key"))
             answer = self.data_plane.pop(0) if len(self.data_plane) > 1 else self.data_plane[0]
             return httpx2.Response(200, json=answer)
         self.uploads += request.method == "PUT"
@@ -253,6 +256,25 @@ def test_the_input_may_come_from_a_file_or_a_pipe_and_be_the_whole_request(deplo
     ]
     for bad in ("{", "@/nowhere", ""):
         assert deployed.run("run", "hello", bad).exit_code == 2
+
+
+def test_run_names_its_request_itself_or_as_it_is_told(deployed: Yard) -> None:
+    deployed.bridge.data_plane = [{"id": "j-1", "status": "IN_QUEUE"}]
+    deployed.ok("run", "hello")
+    deployed.ok("run", "hello")
+    deployed.ok("run", "hello", "--idempotency-key", "mine")
+    deployed.ok("run", "hello", '{"input": 1, "runyard": {"id": "order-1"}}')
+
+    first, second, *rest = deployed.bridge.keys
+    assert None not in (first, second)
+    assert first != second
+    assert ["mine", None] == rest
+    assert {"input": 1, "runyard": {"id": "order-1"}} == deployed.bridge.asked[-1][1]
+    for bad in ('{"input": 1, "runyard": {"x": 1}}', '{"input": 1, "runyard": "order-1"}'):
+        assert 2 == deployed.run("run", "hello", bad).exit_code
+    both = deployed.run("run", "hello", "--idempotency-key", "k", '{"input": 1, "runyard": {"id": "order-1"}}')
+    assert both.exit_code != 0
+    assert "not both" in both.stderr
 
 
 def test_run_sync_prints_the_output_and_fails_with_the_job(deployed: Yard) -> None:

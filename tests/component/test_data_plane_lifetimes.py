@@ -186,10 +186,14 @@ async def test_a_ttl_covers_waiting_running_and_the_result(yard: Yard) -> None:
     assert 404 == await code_of(yard, job_id)
 
 
-async def test_a_synchronous_call_whose_job_expires_is_answered_404_then(yard: Yard, looptime: object) -> None:
+async def test_a_synchronous_call_whose_job_expires_is_told_so_then(yard: Yard, looptime: object) -> None:
     reply = await yard.client.post("/runsync", {"input": 1, "policy": {"ttl": 10_000}})
+    told = reply.json()
 
-    assert 404 == reply.status
+    # The status was sent after a second, with the job's id.
+    assert (200, reply.headers["x-runyard-job-id"], "IN_QUEUE") == (reply.status, told["id"], told["status"])
+    assert "has expired" in told["error"]
+    assert 404 == await code_of(yard, told["id"])
     assert 10 <= looptime <= 10 + LATE_S_MAX  # type: ignore[operator]
 
 

@@ -194,7 +194,7 @@ async def test_held_requests_are_answered_as_they_stand_when_the_port_closes(loo
             sock = socket.create_connection(extra.getsockname())
             wire = Wire(*await asyncio.open_connection(sock=sock))
             wire.send(ports.request(POST, "/runsync", '{"input":1}'))
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.5)
         reply = await wire.reply()
 
         assert (200, "IN_QUEUE", "close") == (reply.status, reply.json()["status"], reply.headers["connection"])

@@ -70,8 +70,18 @@ class Wire:
         headers = {name.lower(): value for name, value in pairs}
         assert len(headers) == len(pairs), f"a header comes twice: {lines}"
         assert first.startswith("HTTP/1.1 "), first
-        size = 0 if head_only else int(headers.get("content-length", "0"))
-        return Reply(int(first.split()[1]), headers, await self.reader.readexactly(size))
+        if headers.get("transfer-encoding") == "chunked" and not head_only:
+            body = await self._chunks()
+        else:
+            body = await self.reader.readexactly(0 if head_only else int(headers.get("content-length", "0")))
+        return Reply(int(first.split()[1]), headers, body)
+
+    async def _chunks(self) -> bytes:
+        body, size = b"", -1
+        while size:
+            size = int(await self.reader.readline(), 16)
+            body += (await self.reader.readexactly(size + 2)).removesuffix(b"\r\n")
+        return body
 
     async def ask(self, data: bytes | str) -> Reply:
         self.send(data)

@@ -43,6 +43,22 @@ async def test_jobs_their_output_and_their_order_are_there_again(tmp_path: Path)
     await store.close()
 
 
+async def test_a_named_job_is_known_by_its_fingerprint_again(tmp_path: Path) -> None:
+    store = opened(tmp_path, clean_from_bytes=1 << 16)
+    [named] = await stored(store, "named", fingerprint=bytes(range(32)))
+    await stored(store, "unnamed")
+    for _ in range(8):  # The journal is cleaned meanwhile, and what is old in it written again.
+        [job] = await stored(store, "passing", input=b"1" * 60_000)
+        assert await store.remove(job)
+    await store.close()
+
+    store = opened(tmp_path)
+    assert store.outlives_process
+    assert named == await kept(store, named)
+    assert None is (await kept(store, a_job("unnamed"))).fingerprint
+    await store.close()
+
+
 async def test_what_has_expired_meanwhile_is_gone(tmp_path: Path) -> None:
     store = opened(tmp_path)
     await stored(store, "a", "b", expires_at=START + 50)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runyard.domain.attempt import ATTEMPTS_KEPT_MAX, ATTEMPTS_MAX, Cause
-from runyard.domain.errors import Quarantined
+from runyard.domain.errors import Conflict, NotFound, Quarantined
 from runyard.domain.job import RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
 from runyard.services.dispatch import SUSPICION_S, end_state
 from runyard.services.jobs import Request
@@ -96,8 +96,9 @@ class JobLife(RuleBasedStateMachine):
         low=st.booleans(),
         ttl_s=st.sampled_from([10, 86_400, 86_400]),
         timeout_s=st.sampled_from([5, 600]),
+        named=st.booleans(),
     )
-    def submit(self, count: int, low: bool, ttl_s: int, timeout_s: int) -> None:
+    def submit(self, count: int, low: bool, ttl_s: int, timeout_s: int, named: bool) -> None:
         policy = ExecutionPolicy(
             low_priority=low, ttl=timedelta(seconds=ttl_s), execution_timeout=timedelta(seconds=timeout_s)
         )
@@ -105,7 +106,21 @@ class JobLife(RuleBasedStateMachine):
             id = self.yard.jobs.new_id(sync=False)
             self.submitted.add(id)
             self.queue.append(id)
-            self.yard.submit(id, policy=policy)
+            if named:
+                assert not self.yard.submit_once(id, policy=policy)[1]
+            else:
+                self.yard.submit(id, policy=policy)
+
+    @precondition(lambda self: any(job.fingerprint for job in self.before.values()))
+    @rule(pick=PICKS, same=st.booleans())
+    def submit_again(self, pick: int, same: bool) -> None:
+        named = [job for job in self.before.values() if job.fingerprint]
+        was = named[pick % len(named)]
+        if same and was.expires_at > self.yard.clock.now():
+            assert (was, True) == self.yard.submit_once(was.id, policy=was.policy)
+        else:
+            with pytest.raises(NotFound if same else Conflict):
+                self.yard.submit_once(was.id, policy=was.policy, input=b"1" if same else b"2")
 
     @precondition(lambda self: self.before)
     @rule(pick=PICKS)

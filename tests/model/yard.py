@@ -133,6 +133,10 @@ class Yard:
     def submit(self, id: JobId, **request: Any) -> Job:
         return self.run(self.jobs.submit(self.endpoint, Request(input=b"1", **request), id))
 
+    def submit_once(self, id: JobId, *, input: bytes = b"1", **request: Any) -> tuple[Job, bool]:
+        """Under this name."""
+        return self.run(self.jobs.submit_once(self.endpoint, Request(input=input, **request), id))
+
     def start_worker(self) -> Process:
         process = Process(self.roster.add(a_worker(self.ids.worker())))
         self.processes.append(process)

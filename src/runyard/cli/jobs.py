@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runyard.client.shapes import JobStatus
     from runyard.client.sync import Job
 
-REQUEST_FIELDS = frozenset({"input", "webhook", "policy", "s3Config"})
+REQUEST_FIELDS = frozenset({"input", "webhook", "policy", "s3Config", "runyard"})
 STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 LOOK_EVERY_S = 2.0
 """How often a waiting terminal is told what the job waits for."""
@@ -27,13 +27,14 @@ LOOK_EVERY_S = 2.0
 @click.argument("input", default="{}", metavar="[INPUT]")
 @click.option("--sync", is_flag=True, help="Wait for the job's end and print its output.")
 @click.option("--stream", is_flag=True, help="Print the output of a generator as it comes, one JSON value a line.")
+@click.option("--idempotency-key", metavar="KEY", help="Name the request: sent again with this key it is the same job.")
 @json_option
-def run(endpoint: str, input: str, sync: bool, stream: bool, as_json: bool) -> None:
+def run(endpoint: str, input: str, sync: bool, stream: bool, idempotency_key: str | None, as_json: bool) -> None:
     """Send a request to ENDPOINT (an id or a name) and print the job's id.
 
     INPUT is JSON, @file, or - for standard input: what the handler finds in job["input"]. An object with "input" in it,
-    and nothing but fields of a request (webhook, policy, s3Config) beside it, is the whole request. Exits 1 when the job
-    has failed.
+    and nothing but fields of a request (webhook, policy, s3Config, runyard) beside it, is the whole request. A request
+    whose connection is lost is sent again, and runs once. Exits 1 when the job has failed.
     """
     if sync and stream:
         raise click.UsageError("--sync and --stream are two ways to wait: choose one")
@@ -44,6 +45,8 @@ def run(endpoint: str, input: str, sync: bool, stream: bool, as_json: bool) -> N
         webhook=request.get("webhook"),
         policy=request.get("policy"),
         s3_config=request.get("s3Config"),
+        idempotency_key=idempotency_key,
+        id=_chosen_id(request.get("runyard")),
     )
     try:
         if stream:
@@ -163,6 +166,15 @@ def _request(value: Any) -> dict[str, Any]:
     if isinstance(value, dict) and "input" in value and REQUEST_FIELDS.issuperset(value):  # pyright: ignore
         return value  # pyright: ignore[reportUnknownVariableType]
     return {"input": value}
+
+
+def _chosen_id(added: Any) -> str | None:
+    """The id that a whole request asks for in its `runyard` object."""
+    if added is None:
+        return None
+    if isinstance(added, dict) and added.keys() <= {"id"}:  # pyright: ignore[reportUnknownMemberType]
+        return added.get("id")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    raise click.UsageError('"runyard" in a request may have an "id" and nothing else')
 
 
 def _wait(job: Job) -> JobStatus:

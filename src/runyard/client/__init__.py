@@ -9,7 +9,7 @@ Where the platform is and which key opens it comes from the arguments, else from
 """
 
 from runyard.client.aio import AsyncEndpoint, AsyncJob
-from runyard.client.errors import ApiError, ClientError, Unreachable
+from runyard.client.errors import ApiError, ClientError, ConnectionLost, Unreachable
 from runyard.client.shapes import JobStatus
 from runyard.client.sync import Endpoint, Job
 
@@ -18,6 +18,7 @@ __all__ = [
     "AsyncEndpoint",
     "AsyncJob",
     "ClientError",
+    "ConnectionLost",
     "Endpoint",
     "Job",
     "JobStatus",

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Self
 
 import httpx2
 
 from runyard.client import calls
-from runyard.client.calls import Call, Deadline
-from runyard.client.errors import client_errors
+from runyard.client.calls import Call, Deadline, Retries, Submission
+from runyard.client.errors import ConnectionLost, Unreachable, client_errors
 from runyard.client.settings import Address, address
 from runyard.client.shapes import Chunks, JobStatus, Purged
 
 
 class AsyncConnection:
-    """Sends calls; errors come out as `ClientError`. `transport` replaces the network in tests."""
+    """Sends calls; errors come out as `ClientError`. `transport` and `pause` replace network and time in tests."""
 
-    def __init__(self, to: Address, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        to: Address,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self.address = to
+        self._pause = pause
         self.http = httpx2.AsyncClient(
             base_url=to.url,
             headers=to.headers,
@@ -33,9 +40,22 @@ class AsyncConnection:
 
     async def send(self, call: Call) -> bytes:
         """The body of the answer. Raises `ClientError`."""
+        retries = Retries(call)
+        while True:
+            try:
+                return await self._send(call)
+            except (ConnectionLost, Unreachable) as error:
+                await self._pause(retries.pause_s(error))
+
+    async def _send(self, call: Call) -> bytes:
         with client_errors(self.address.url):
             response = await self.http.request(
-                call.method, call.path, json=call.body, params=dict(call.query), timeout=call.timeout_s
+                call.method,
+                call.path,
+                json=call.body,
+                params=call.params,
+                headers=dict(call.headers),
+                timeout=call.patience_s,
             )
             calls.check(response.status_code, response.content)
             return response.content
@@ -65,10 +85,24 @@ class AsyncEndpoint:
         webhook: str | None = None,
         policy: Mapping[str, Any] | None = None,
         s3_config: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        id: str | None = None,
     ) -> AsyncJob:
-        """Queue a job. `policy` may have executionTimeout, ttl (milliseconds) and lowPriority."""
-        options = {"webhook": webhook, "policy": policy, "s3Config": s3_config}
-        return self.job((await self.connection.ask(calls.run(self.id, input, options), JobStatus)).id)
+        """Queue a job. `policy` may have executionTimeout, ttl (milliseconds) and lowPriority.
+
+        `idempotency_key` (1 to 255 visible ASCII characters) or `id` names the job: sent again with the same request, it
+        is the same job, and `ApiError` 409 with another. Without, each call is a job of its own. A call whose connection is
+        lost is sent again up to four times, within 8 s, as the same job.
+        """
+        asked = Submission(
+            input=input,
+            webhook=webhook,
+            policy=policy,
+            s3_config=s3_config,
+            idempotency_key=idempotency_key,
+            id=id,
+        )
+        return self.job((await self.connection.ask(calls.run(self.id, asked), JobStatus)).id)
 
     async def run_sync(
         self,
@@ -78,11 +112,22 @@ class AsyncEndpoint:
         webhook: str | None = None,
         policy: Mapping[str, Any] | None = None,
         s3_config: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        id: str | None = None,
     ) -> JobStatus:
-        """Queue a job and wait for its end, or `timeout_s`: then the job lives on and `ended` is False."""
-        options = {"webhook": webhook, "policy": policy, "s3Config": s3_config}
+        """Queue a job and wait for its end, or `timeout_s`: then the job lives on and `ended` is False. Names and lost
+        connections are as in `run`.
+        """
+        asked = Submission(
+            input=input,
+            webhook=webhook,
+            policy=policy,
+            s3_config=s3_config,
+            idempotency_key=idempotency_key,
+            id=id,
+        )
         until = Deadline(timeout_s)
-        status = await self.connection.ask(calls.run_sync(self.id, input, options, until.next_wait_s()), JobStatus)
+        status = await self.connection.ask(calls.run_sync(self.id, asked, until), JobStatus)
         return status if status.ended or until.passed() else await self.job(status.id).wait(until.left_s())
 
     def job(self, job_id: str) -> AsyncJob:
@@ -125,7 +170,7 @@ class AsyncJob:
         """The status once the job has ended, or after `timeout_s`: then `ended` is False."""
         until = Deadline(timeout_s)
         while True:
-            status = await self._ask(calls.wait(self._endpoint.id, self.id, until.next_wait_s()))
+            status = await self._ask(calls.wait(self._endpoint.id, self.id, until))
             if status.ended or until.passed():
                 return status
 

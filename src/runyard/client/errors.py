@@ -2,6 +2,7 @@
 
 ClientError
 ├── ApiError       the platform answered, and the answer is no
+├── ConnectionLost the connection broke before the answer was there: nobody knows what became of the call
 └── Unreachable    nothing answers at the URL
 """
 
@@ -38,6 +39,10 @@ class Unreachable(ClientError):
         self.url = url
 
 
+class ConnectionLost(ClientError):
+    """The connection broke before the answer was there."""
+
+
 @contextmanager
 def client_errors(url: str) -> Generator[None]:
     """What the transport raises in this block comes out as `ClientError`."""
@@ -45,5 +50,11 @@ def client_errors(url: str) -> Generator[None]:
         yield
     except httpx2.ConnectError as error:
         raise Unreachable(url) from error
+    except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
+        raise ConnectionLost(_no_answer(url, error)) from error
     except httpx2.HTTPError as error:
-        raise ClientError(f"{url} did not answer: {str(error) or type(error).__name__}") from error
+        raise ClientError(_no_answer(url, error)) from error
+
+
+def _no_answer(url: str, error: Exception) -> str:
+    return f"{url} did not answer: {str(error) or type(error).__name__}"

@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw
 from runyard.domain.attempt import Attempt
 from runyard.domain.errors import BadRequest, RunyardError
 from runyard.domain.fleet import QueueReason
+from runyard.domain.idempotency import check_job_id
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job, JobState, Lease
 from runyard.services.jobs import Request
 from runyard.wire.jobs import (
@@ -64,6 +65,7 @@ def parse_request(body: bytes, sync_wait_s: float | None) -> Request:
         policy=DEFAULT_POLICY if parsed.policy is None else _policy(parsed.policy),
         s3_config=None if parsed.s3Config is None else encode(parsed.s3Config),
         sync_wait_s=sync_wait_s,
+        chosen_id=None if parsed.runyard is None or parsed.runyard.id is None else check_job_id(parsed.runyard.id),
     )
 
 

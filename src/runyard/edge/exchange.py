@@ -41,6 +41,9 @@ class RequestHead(Protocol):
     def authorization(self) -> bytes | None: ...
 
     @property
+    def idempotency_key(self) -> bytes | None: ...
+
+    @property
     def http10(self) -> bool:
         """The client speaks HTTP/1.0."""
         ...
@@ -237,11 +240,27 @@ class Exchange:
         else:
             self._on_end = lambda: (earlier(), call())
 
-    def hold(self, seconds: float, then: Callable[[], object]) -> None:
-        """Call `then` after `seconds` unless the request is answered or abandoned before; a later hold replaces it."""
+    def hold(
+        self,
+        seconds: float,
+        then: Callable[[], object],
+        midway: Callable[[], object] | None = None,
+        midway_s: float = 0.0,
+    ) -> None:
+        """Call `then` after `seconds` unless the request is answered or abandoned before; a later hold replaces it.
+
+        `midway` is called once after `midway_s`, if that is sooner. What hurries the request goes past it to `then`.
+        """
         self._end_hold()
         self._then = then
-        self._timer = self.protocol.loop.call_later(seconds, then)
+        if midway is None or midway_s >= seconds:
+            self._timer = self.protocol.loop.call_later(seconds, then)
+        else:  # One timer at a time: most requests end before either, and setting one costs them a microsecond.
+            self._timer = self.protocol.loop.call_later(midway_s, self._half_way, midway, seconds - midway_s, then)
+
+    def _half_way(self, midway: Callable[[], object], left_s: float, then: Callable[[], object]) -> None:
+        self._timer = self.protocol.loop.call_later(left_s, then)
+        midway()
 
     def respond(self, status: int, body: bytes = b"", headers: bytes = b"") -> bool:
         """Send the answer; False when the client has left. `headers` are whole lines."""
@@ -289,16 +308,18 @@ class Exchange:
             self.protocol.transport.write(piece if self.head.http10 else b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
-    def end(self) -> None:
-        """End an answer that has begun."""
+    def end(self, piece: bytes = b"") -> None:
+        """End an answer that has begun, with a last piece."""
         if not self.open_for_answer:
             return
         self.response_complete = True
         self.keep_alive = self.keep_alive and not self.clogged  # Nobody is to wait for the slow client of a cut answer.
         self.protocol.on_room = None
         self._end()
-        if not self.head.http10:
-            self.protocol.transport.write(b"0\r\n\r\n")
+        if self.head.http10:
+            self.protocol.transport.write(piece)
+        else:
+            self.protocol.transport.write((b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + b"0\r\n\r\n")
         if self.keep_alive:
             self.protocol.on_response_complete()
         else:

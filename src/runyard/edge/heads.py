@@ -25,6 +25,7 @@ class Head:
         "headers",
         "hosts",
         "http10",
+        "idempotency_key",
         "transfer_encoding",
     )
 
@@ -35,6 +36,8 @@ class Head:
         self.content_length: int | None = None
         self.transfer_encoding: bytes | None = None
         self.expects_continue = False
+        self.idempotency_key: bytes | None = None
+        """As it came; a repeated one is no key any more."""
         self.hosts = 0
         self.authorizations = 0
         for name, value in headers:
@@ -48,6 +51,9 @@ class Head:
                     self.content_length = int(value)
                 case b"transfer-encoding":
                     self.transfer_encoding = value.strip().lower()
+                case b"idempotency-key":
+                    before = self.idempotency_key
+                    self.idempotency_key = value if before is None else b"%b, %b" % (before, value)
                 case b"expect":
                     self.expects_continue = value.lower() == b"100-continue"
                 case _:

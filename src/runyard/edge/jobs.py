@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from runyard.domain.account import ApiKey
 from runyard.domain.endpoint import RESERVED_IDS, Endpoint
-from runyard.domain.errors import BadRequest, TooBusy
+from runyard.domain.errors import BadRequest, NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import QueueReason
+from runyard.domain.idempotency import check_key, job_id_of
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
 from runyard.edge import bodies, events, openai
@@ -16,7 +17,7 @@ from runyard.edge.exchange import Exchange
 from runyard.edge.paths import Paths
 from runyard.edge.routes import Route
 from runyard.ports.stores import JobQuery
-from runyard.services.jobs import Jobs
+from runyard.services.jobs import Jobs, Request
 from runyard.services.limits import RateLimits
 from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
 
@@ -26,6 +27,8 @@ WAIT_MAX_S = 300.0
 STREAM_HOLD_S = 8.0
 """How long `/stream` waits for a chunk: the official client gives up after 10 s."""
 STATUS_SYNC_HOLD_S = 90.0
+EARLY_HEAD_S = 1.0
+"""When the head of a `/runsync` answer goes out ahead of the answer, with the job's id."""
 TTL_MIN_S = 1.0
 LIST_LIMIT_MAX = 1000
 
@@ -60,6 +63,9 @@ class Keys(Protocol):
 Handler = Callable[[Exchange, Endpoint], Coroutine[Any, Any, None]]
 Answer = Callable[[Exchange, JobId, bool], Coroutine[Any, Any, None]]
 """Answers if it can; its last argument says that there is no more time to wait."""
+Begin = Callable[[Exchange, JobId], Coroutine[Any, Any, None]]
+"""Sends the head of an answer that is to follow."""
+_EARLY_HEADERS = b"content-type: application/json\r\nx-runyard-job-id: %b\r\n"
 
 
 class JobRoutes:
@@ -82,6 +88,8 @@ class JobRoutes:
         self._keys = keys
         self._limits = limits
         self._events = events.StreamEvents(jobs)
+        self._begun: dict[Exchange, Job] = {}
+        """Answers of which the head is out, with the job as it was then."""
         of_openai = self._of_endpoint(openai.OpenAI(jobs).answer)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
@@ -143,16 +151,27 @@ class JobRoutes:
         return lambda x: handler(x, self._endpoints.get(EndpointId(x.args[0])))
 
     async def _run(self, x: Exchange, endpoint: Endpoint) -> None:
-        job = await self._jobs.submit(endpoint, bodies.parse_request(x.body, None), self._jobs.new_id(sync=False))
-        x.respond(200, bodies.accepted_body(job))
+        request = bodies.parse_request(x.body, None)
+        named = _name(x, request)
+        if named is None:
+            job, known = await self._jobs.submit(endpoint, request, self._jobs.new_id(sync=False)), False
+        else:
+            job, known = await self._jobs.submit_once(endpoint, request, named)
+        x.respond(200, bodies.state_body(job) if known else bodies.accepted_body(job))
 
     async def _runsync(self, x: Exchange, endpoint: Endpoint) -> None:
         wait_s = _wait(x, WAIT_DEFAULT_S)
         request = bodies.parse_request(x.body, wait_s)
-        job_id = self._jobs.new_id(sync=True)
-        # Held before it is submitted: it cannot end unnoticed in between.
-        self._hold(x, job_id, wait_s, self._answer_when_ended)
-        await self._jobs.submit(endpoint, request, job_id, x.fail)
+        named = _name(x, request)
+        if named is None:
+            job_id = self._jobs.new_id(sync=True)
+            # Held before it is submitted: it cannot end unnoticed in between.
+            self._hold(x, job_id, wait_s, self._answer_when_ended, self._begin_answer)
+            await self._jobs.submit(endpoint, request, job_id, x.fail)
+        else:
+            # Held after that, and looked at once: until then the job of this name may be another client's.
+            await self._jobs.submit_once(endpoint, request, named)
+            self._hold(x, named, wait_s, self._answer_when_ended, self._begin_answer)()
 
     async def _status(self, x: Exchange, endpoint: Endpoint) -> None:
         ttl = x.query().get("ttl")
@@ -208,23 +227,58 @@ class JobRoutes:
 
     # Held answers
 
-    def _hold(self, x: Exchange, job_id: JobId, seconds: float, answer: Answer) -> Callable[[], None]:
-        """Call `answer` whenever the job changes, and a last time after `seconds`. Returns what calls it now."""
+    def _hold(
+        self, x: Exchange, job_id: JobId, seconds: float, answer: Answer, begin: Begin | None = None
+    ) -> Callable[[], None]:
+        """Call `answer` whenever the job changes, and a last time after `seconds`; `begin` before, when that takes long.
+        Returns what calls `answer` now.
+        """
 
         def check() -> None:
             if not x.response_complete:
                 x.run(answer(x, job_id, False))
 
         x.on_end(self._jobs.on_change(job_id, check))
-        x.hold(seconds, lambda: x.run(answer(x, job_id, True)))
+        midway = None if begin is None else lambda: x.run(begin(x, job_id))
+        x.hold(seconds, lambda: x.run(answer(x, job_id, True)), midway, EARLY_HEAD_S)
         return check
 
+    async def _begin_answer(self, x: Exchange, job_id: JobId) -> None:
+        """Send the head, so that a client whose wait breaks can find its job. It is kept by then, as `get` sees to.
+
+        Not to HTTP/1.0 clients: without chunks they could not tell an answer that breaks off from a whole one.
+        """
+        try:
+            job = await self._jobs.get(EndpointId(x.args[0]), job_id)
+        except NotFound:
+            return  # It could not be kept, or is gone: that is being said elsewhere.
+        if x.head.http10 or x.response_started or not x.open_for_answer:
+            return
+        x.on_end(lambda: self._begun.pop(x, None))
+        self._begun[x] = job
+        x.begin(200, _EARLY_HEADERS % job.id.encode(), lambda: None)
+
     async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
-        job = await self._jobs.get(EndpointId(x.args[0]), job_id)
-        if not job.terminal and self._jobs.closing:
-            raise TooBusy("the platform is stopping and the job ends with it; send it again when the platform is back")
-        if job.terminal or last:
-            x.respond(200, bodies.job_body(job, self._reason(job)))
+        try:
+            job = await self._jobs.get(EndpointId(x.args[0]), job_id)
+            stops = self._jobs.closing and not job.terminal
+            if stops and not self._jobs.outlive_process:
+                raise TooBusy(
+                    "the platform is stopping and the job ends with it; send it again when the platform is back"
+                )
+        except RunyardError as error:
+            begun = self._begun.get(x)
+            if begun is None:
+                raise
+            # The status is out already: the job as it was last seen, and what has happened to it since.
+            x.end(bodies.job_body(begun._replace(error=error.message)))
+            return
+        if job.terminal or last or stops:
+            body = bodies.job_body(job, self._reason(job))
+            if x.response_started:
+                x.end(body)
+            else:
+                x.respond(200, body)
 
     async def _answer_with_chunks(self, x: Exchange, job_id: JobId, last: bool) -> None:
         if not x.open_for_answer:
@@ -235,6 +289,16 @@ class JobRoutes:
 
     def _reason(self, job: Job) -> QueueReason | None:
         return self._fleet.queue_reason(job.endpoint_id) if job.state is JobState.IN_QUEUE else None
+
+
+def _name(x: Exchange, request: Request) -> JobId | None:
+    """The id of a job that its client has named. Raises `BadRequest`."""
+    key = x.head.idempotency_key
+    if key is None:
+        return request.chosen_id
+    if request.chosen_id is not None:
+        raise BadRequest("send either the header Idempotency-Key or runyard.id, not both: each names the job")
+    return job_id_of(EndpointId(x.args[0]), check_key(key))
 
 
 def _health_workers(states: Mapping[WorkerState, int]) -> HealthWorkers:

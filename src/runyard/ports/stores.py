@@ -10,6 +10,7 @@ from typing import Protocol
 from runyard.domain.account import ApiKey
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId
 from runyard.domain.errors import RunyardError
+from runyard.domain.fate import Fate
 from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import Worker
@@ -50,6 +51,11 @@ class JobStore(Protocol):
     A store that has an `Outbox` keeps in it, in the commit of each end of a job with a webhook, what that end owes.
     """
 
+    @property
+    def outlives_process(self) -> bool:
+        """Whether what it keeps is there again for the next process: then a job goes on when this one ends."""
+        ...
+
     async def add(self, job: Job) -> None:
         """Keep a new job, waiting or already leased. Raises `Conflict` if the id exists, `TooBusy` when full."""
         ...
@@ -76,6 +82,10 @@ class JobStore(Protocol):
 
     async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         """A job as it is, kept or about to be. For who changes it: both changes will be kept, or neither."""
+        ...
+
+    async def fate(self, endpoint_id: EndpointId, job_id: JobId) -> Fate | None:
+        """What has become of a job, wherever it is, live or kept or a tombstone. None: nobody has heard of it (any more)."""
         ...
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import Conflict, NotFound, RunyardError, TooBusy
+from runyard.domain.idempotency import check_same, fingerprint
 from runyard.domain.job import (
     DEFAULT_POLICY,
     POLICY_MAX,
@@ -39,6 +40,8 @@ class Request(NamedTuple):
     policy: ExecutionPolicy = DEFAULT_POLICY
     s3_config: bytes | None = None
     sync_wait_s: float | None = None
+    chosen_id: JobId | None = None
+    """The id that the client wants the job to have."""
 
 
 class Page(NamedTuple):
@@ -73,16 +76,24 @@ class Jobs:
         """An id for a job that is about to be submitted."""
         return self._ids.job(sync=sync)
 
+    @property
+    def outlive_process(self) -> bool:
+        """Whether jobs go on under the next process when this one ends."""
+        return self._store.outlives_process
+
     async def submit(
         self,
         endpoint: Endpoint,
         request: Request,
         job_id: JobId,
         if_lost: Callable[[RunyardError], None] | None = None,
+        *,
+        fingerprint: bytes | None = None,
     ) -> Job:
         """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is.
 
         For who waits for the job to end, that may be some milliseconds later: `if_lost` is told if it could not be kept.
+        `fingerprint` is for a job that its client has named.
         """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
@@ -100,9 +111,27 @@ class Jobs:
             queued_at=now,
             execution_timeout_s=timeout.total_seconds(),
             expires_at=now + request.policy.ttl.total_seconds(),
-            retention_s=retention_of(request.sync_wait_s),
+            # A client that names its job comes back for it, perhaps by `run` when it came by `runsync`.
+            retention_s=retention_of(request.sync_wait_s if fingerprint is None else None),
+            fingerprint=fingerprint,
         )
         return await self._dispatch.submit(job, if_lost)
+
+    async def submit_once(self, endpoint: Endpoint, request: Request, job_id: JobId) -> tuple[Job, bool]:
+        """As `submit`, for a job that its client has named; or the job of that name, if there is one: as it is kept, and
+        True. Raises `Conflict` if that was another request, `NotFound` if it has expired: it does not run again.
+        """
+        asked = fingerprint(request.input, request.webhook, request.policy, request.s3_config)
+        for _ in range(_CAS_ATTEMPTS_MAX):
+            # The fate, and not the job: one that has expired, or of which only a tombstone is left, keeps its name.
+            fate = await self._store.fate(endpoint.id, job_id)
+            if fate is not None:
+                check_same(job_id, fate.fingerprint, asked)
+                return await self.get(endpoint.id, job_id), True
+            # Another one may come first, and may yet fail to be kept; then this one is the first.
+            with suppress(Conflict):
+                return await self.submit(endpoint, request, job_id, fingerprint=asked), False
+        raise Conflict(f"the id {job_id} is that of a job at another endpoint; choose another")
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
         """Raises `NotFound` for a job that never was, or has expired."""

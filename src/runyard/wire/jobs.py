@@ -14,11 +14,18 @@ class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
     ttl: int | None = None
 
 
+class AddedBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Our additions to a request."""
+
+    id: str | None = None
+
+
 class SubmitBody(msgspec.Struct):
     input: Raw | UnsetType = UNSET
     webhook: str | None = None
     policy: PolicyBody | None = None
     s3Config: dict[str, Any] | None = None
+    runyard: AddedBody | None = None
 
 
 class WorkerBody(msgspec.Struct):

@@ -1,7 +1,8 @@
 """A worker in plain Python that speaks the worker protocol on one kept connection, and never gets another one.
 
 It says what it does, and ends with 3 when the connection breaks, unless TOLERANT is set. A job's input says how long it
-takes (`s`), what the worker prints meanwhile (`say`, `flood`, `counts`) and whether it ends then (`exits`, with that code).
+takes (`s`), what the worker prints meanwhile (`say`, `flood`, `counts`), in which file it notes that it has begun (`notes`)
+and whether it ends then (`exits`, with that code).
 """
 
 import http.client
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 WORKER = os.environ["RUNPOD_POD_ID"]
@@ -34,6 +36,9 @@ def main():
 
 
 def work(input):
+    if "notes" in input:
+        with Path(input["notes"]).open("a") as notes:
+            notes.write("begun\n")
     if "say" in input:
         print(input["say"])
     for number in range(input.get("flood", 0)):

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from runyard.client import ApiError, AsyncEndpoint, ClientError, Endpoint, Unreachable
+from runyard.client import ApiError, AsyncEndpoint, ClientError, ConnectionLost, Endpoint, Unreachable
 from runyard.client.aio import AsyncConnection
 from runyard.client.settings import Address, address
 from runyard.client.sync import Connection
@@ -45,7 +46,8 @@ class SyncFace:
     """The sync face, called as the async one is."""
 
     def __init__(self, platform: Platform) -> None:
-        connection = Connection(TO, httpx2.MockTransport(platform))
+        self.pauses: list[float] = []
+        connection = Connection(TO, httpx2.MockTransport(platform), pause=self.pauses.append)
         self.endpoint = Endpoint("one/two", connection=connection)
 
     def call(self, ask: Callable[[Any], Any]) -> Any:
@@ -57,7 +59,12 @@ class SyncFace:
 
 class AsyncFace:
     def __init__(self, platform: Platform) -> None:
-        connection = AsyncConnection(TO, httpx2.MockTransport(platform))
+        self.pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            self.pauses.append(seconds)
+
+        connection = AsyncConnection(TO, httpx2.MockTransport(platform), pause=pause)
         self.endpoint = AsyncEndpoint("one/two", connection=connection)
 
     def call(self, ask: Callable[[Any], Any]) -> Any:
@@ -233,3 +240,113 @@ def test_the_address_comes_from_arguments_and_environment(monkeypatch: pytest.Mo
     for key in ("é", "a\nb"):
         with pytest.raises(ClientError, match="RUNYARD_API_KEY"):
             address(api_key=key)
+
+
+# Names, and connections that are lost
+
+LOST = (
+    httpx2.ReadError("connection reset"),
+    httpx2.RemoteProtocolError("server disconnected"),
+    httpx2.WriteError("pipe"),
+)
+ASKS: list[Callable[[Any], Any]] = [lambda e: e.run(1), lambda e: e.run_sync(1), lambda e: e.job("j").wait()]
+
+
+def keys(platform: Platform) -> list[str | None]:
+    return [request.headers.get("idempotency-key") for request in platform.asked]
+
+
+def test_each_request_has_a_name_of_its_own(face: type[SyncFace]) -> None:
+    platform = Platform(DONE)
+    calls = face(platform)
+    for ask in ASKS[:2] * 2:
+        calls.call(ask)
+
+    assert 4 == len({uuid.UUID(key) for key in keys(platform) if key})
+
+
+def test_a_caller_may_name_its_request(face: type[SyncFace]) -> None:
+    platform = Platform(DONE)
+    calls = face(platform)
+    calls.call(lambda e: e.run(1, idempotency_key="mine"))
+    calls.call(lambda e: e.run_sync(1, id="order-1"))
+
+    assert ["mine", None] == keys(platform)
+    assert [{"input": 1}, {"input": 1, "runyard": {"id": "order-1"}}] == [
+        json.loads(request.content) for request in platform.asked
+    ]
+
+
+def test_a_request_has_one_name(face: type[SyncFace]) -> None:
+    with pytest.raises(ClientError, match="not both"):
+        face(Platform(DONE)).call(lambda e: e.run(1, idempotency_key="mine", id="order-1"))
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=["run", "run_sync", "wait"])
+def test_a_call_whose_connection_is_lost_is_sent_again_under_its_name(
+    face: type[SyncFace], ask: Callable[[Any], Any]
+) -> None:
+    """Also when, in between, nothing listens: the platform is being replaced."""
+    platform = Platform(*LOST, httpx2.ConnectError("refused"), DONE)
+    calls = face(platform)
+    calls.call(ask)
+
+    assert 5 == len(platform.asked)
+    assert 1 == len(set(keys(platform)))
+    assert 1 == len({request.content for request in platform.asked})
+    assert [0.1, 0.5, 2.0, 5.0] == calls.pauses
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=["run", "run_sync", "wait"])
+def test_a_connection_that_is_lost_again_and_again_is_given_up(face: type[SyncFace], ask: Callable[[Any], Any]) -> None:
+    platform = Platform(LOST[0])
+    with pytest.raises(ConnectionLost, match="connection reset"):
+        face(platform).call(ask)
+
+    assert 5 == len(platform.asked)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow"), httpx2.ConnectTimeout("slow")],
+    ids=["refused", "slow", "far"],
+)
+def test_where_nothing_answers_from_the_start_or_in_time_that_is_said_at_once(
+    face: type[SyncFace], error: Exception
+) -> None:
+    platform = Platform(error)
+    calls = face(platform)
+    with pytest.raises(ClientError):
+        calls.call(ASKS[0])
+
+    assert (1, []) == (len(platform.asked), calls.pauses)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda e: e.job("j").retry(), lambda e: e.job("j").cancel(), lambda e: e.purge()],
+    ids=["retry", "cancel", "purge"],
+)
+def test_what_is_not_the_same_twice_is_sent_once(face: type[SyncFace], ask: Callable[[Any], Any]) -> None:
+    platform = Platform(LOST[0])
+    with pytest.raises(ConnectionLost):
+        face(platform).call(ask)
+
+    assert 1 == len(platform.asked)
+
+
+def test_a_stream_whose_connection_is_lost_is_not_read_on(face: type[SyncFace]) -> None:
+    """The pieces that were lost would be missing."""
+    platform = Platform(LOST[0])
+    with pytest.raises(ConnectionLost):
+        face(platform).all(lambda e: e.job("j").stream())
+
+    assert 1 == len(platform.asked)
+
+
+def test_a_refusal_after_a_loss_is_the_answer(face: type[SyncFace]) -> None:
+    platform = Platform(LOST[0], answer(409, json={"error": "another body"}))
+    with pytest.raises(ApiError, match="another body"):
+        face(platform).call(ASKS[0])
+
+    assert 2 == len(platform.asked)

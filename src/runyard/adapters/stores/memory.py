@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from runyard.adapters.stores.index import Entry, IndexedJobs, JobIndex
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.domain.errors import RunyardError
+from runyard.domain.fate import Fate, fate_of
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
@@ -14,6 +15,8 @@ from runyard.ports.stores import JobPage, JobQuery
 
 class MemoryJobs(IndexedJobs):
     """A `JobStore` that holds at most `bytes_max` bytes of payload. Without an outbox ends owe their webhooks nothing."""
+
+    outlives_process = False
 
     def __init__(self, *, bytes_max: int = 1 << 31, outbox: MemoryOutbox | None = None) -> None:
         super().__init__(JobIndex(bytes_max=bytes_max))
@@ -43,6 +46,10 @@ class MemoryJobs(IndexedJobs):
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         entry = self._index.find(endpoint_id, job_id)
         return None if entry is None else entry.job
+
+    async def fate(self, endpoint_id: EndpointId, job_id: JobId) -> Fate | None:
+        job = await self.get(endpoint_id, job_id)
+        return None if job is None else fate_of(job)
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
         chosen = self._index.takeable(endpoint_id, worker_id, limit)

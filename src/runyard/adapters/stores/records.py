@@ -28,6 +28,7 @@ from runyard.domain.attempt import Attempt, Cause, Evidence
 from runyard.domain.job import (
     DEFAULT_POLICY,
     IN_QUEUE,
+    KEEP_S,
     EndpointId,
     ExecutionPolicy,
     Job,
@@ -93,6 +94,8 @@ class Written(Record, tag=1):
     life: Life
     chunks: list[bytes]
     drained: int
+    keep_s: float = KEEP_S
+    fingerprint: bytes | None = None
 
 
 class Moved(Record, tag=2):
@@ -155,6 +158,8 @@ def written(entry: Entry) -> bytes:
             life=_life(job),
             chunks=entry.chunks or [],
             drained=entry.drained,
+            keep_s=job.keep_s,
+            fingerprint=job.fingerprint,
         )
     )
 
@@ -269,6 +274,8 @@ def _entry(record: Written) -> Entry:
         webhook=record.webhook,
         s3_config=record.s3_config,
         retention_s=record.retention_s,
+        keep_s=record.keep_s,
+        fingerprint=record.fingerprint,
     )
     entry = Entry(_lived(job, record.life), record.number)
     entry.rank, entry.chunks, entry.drained = record.rank, record.chunks or None, record.drained
