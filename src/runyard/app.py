@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.files import write_secret
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
+from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
@@ -35,11 +36,12 @@ from runyard.api.app import Services, build_app
 from runyard.config import Settings
 from runyard.domain.errors import BadRequest, RunyardError
 from runyard.domain.webhook import SCHEDULES
-from runyard.edge.bodies import job_body
+from runyard.edge.bodies import webhook_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
+from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Ids, Signals
@@ -55,6 +57,7 @@ from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import Roster
+from runyard.services.spill import Spills
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
 
@@ -76,6 +79,8 @@ class Adapters:
     control: ControlStore
     fleet: FleetStore
     blobs: Blobs
+    payloads: Payloads
+    """For what is too large for `store`."""
     signals: Signals
     clock: Clock
     ids: Ids
@@ -101,6 +106,7 @@ class Platform:
         self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
+        self.spills = Spills(a.payloads, a.store, a.clock)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
@@ -124,6 +130,7 @@ class Platform:
             limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
+            spills=self.spills,
         )
         self.worker_routes = WorkerRoutes(
             self.dispatch,
@@ -131,6 +138,8 @@ class Platform:
             self.lifecycle.ailing,
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
+            result_inline_bytes=settings.result_inline_bytes,
+            spills=self.spills,
         )
         self.app = self._control_plane(adapters, settings)
 
@@ -162,7 +171,7 @@ class Platform:
         runtime = self.runtime_of(self.lifecycle)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run())
+        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.spills.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
@@ -305,13 +314,16 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             line=line,
         )
 
-    store, outbox = _job_store(settings, root, vigil)
+    in_memory = settings.store == "memory"
+    payloads = FolderPayloads(root / "payloads", synced=not in_memory, emptied=in_memory)
+    store, outbox = _job_store(settings, root, vigil, payloads)
     return Adapters(
         store=store,
         outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
+        payloads=payloads,
         signals=LocalSignals(),
         clock=SystemClock(),
         ids=RandomIds(),
@@ -323,16 +335,17 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
     )
 
 
-def _job_store(settings: Settings, root: Path, vigil: Vigil) -> tuple[JobStore, Outbox]:
+def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads) -> tuple[JobStore, Outbox]:
+    render = partial(webhook_body, load=payloads.load, output_bytes_max=settings.webhook_output_bytes_max)
     if settings.store == "memory":
-        outbox = MemoryOutbox(job_body, bytes_max=settings.webhook_keep_bytes)
+        outbox = MemoryOutbox(render, bytes_max=settings.webhook_keep_bytes)
         return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox
     store = EmbeddedJobs(
         root / "control.db",
         now=SystemClock.now(),
         bytes_max=settings.store_bytes_max,
         disk_works=vigil.suspend,
-        render=job_body,
+        render=render,
     )
     assert store.outbox is not None
     return store, store.outbox

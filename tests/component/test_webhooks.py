@@ -28,6 +28,7 @@ from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs
 from tests.edge_kit import bind
+from tests.payload_kit import MemoryPayloads
 from tests.webhook_kit import Receiver
 
 RECEIVED_S_MAX = 10
@@ -62,6 +63,7 @@ class Yard:
             control=control,
             fleet=MemoryFleet(),
             blobs=MemoryBlobs(),
+            payloads=MemoryPayloads(),
             signals=LocalSignals(),
             clock=self.clock,
             ids=RandomIds(),

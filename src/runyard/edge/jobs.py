@@ -11,13 +11,14 @@ from runyard.domain.errors import BadRequest, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies, events, openai
+from runyard.edge import bodies, events, openai, outflow
 from runyard.edge.exchange import Exchange
 from runyard.edge.paths import Paths
 from runyard.edge.routes import Route
 from runyard.ports.stores import JobQuery
 from runyard.services.jobs import Jobs
 from runyard.services.limits import RateLimits
+from runyard.services.spill import Spills
 from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
 
 WAIT_DEFAULT_S = 90.0
@@ -75,14 +76,16 @@ class JobRoutes:
         limits: RateLimits,
         run_bytes_max: int,
         runsync_bytes_max: int,
+        spills: Spills,
     ) -> None:
         self._jobs = jobs
         self._endpoints = endpoints
         self._fleet = fleet
         self._keys = keys
         self._limits = limits
+        self._spills = spills
         self._events = events.StreamEvents(jobs)
-        of_openai = self._of_endpoint(openai.OpenAI(jobs).answer)
+        of_openai = self._of_endpoint(openai.OpenAI(jobs, spills).answer)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
         def route(
@@ -161,7 +164,7 @@ class JobRoutes:
             job = await self._jobs.expire_in(endpoint.id, JobId(x.args[1]), ttl_s)
         else:
             job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        x.respond(200, bodies.job_body(job, self._reason(job), echo_input=True))
+        await outflow.respond(x, self._spills, job, bodies.job_body(job, self._reason(job), echo_input=True))
 
     async def _status_sync(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
@@ -204,7 +207,7 @@ class JobRoutes:
 
     async def _request(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        x.respond(200, bodies.detail_body(job, self._reason(job)))
+        await outflow.respond(x, self._spills, job, bodies.detail_body(job, self._reason(job)))
 
     # Held answers
 
@@ -212,11 +215,15 @@ class JobRoutes:
         """Call `answer` whenever the job changes, and a last time after `seconds`. Returns what calls it now."""
 
         def check() -> None:
-            if not x.response_complete:
+            if not (x.response_started or x.response_complete):
                 x.run(answer(x, job_id, False))
 
+        def over() -> None:
+            if not x.response_started:
+                x.run(answer(x, job_id, True))
+
         x.on_end(self._jobs.on_change(job_id, check))
-        x.hold(seconds, lambda: x.run(answer(x, job_id, True)))
+        x.hold(seconds, over)
         return check
 
     async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
@@ -224,7 +231,7 @@ class JobRoutes:
         if not job.terminal and self._jobs.closing:
             raise TooBusy("the platform is stopping and the job ends with it; send it again when the platform is back")
         if job.terminal or last:
-            x.respond(200, bodies.job_body(job, self._reason(job)))
+            await outflow.respond(x, self._spills, job, bodies.job_body(job, self._reason(job)))
 
     async def _answer_with_chunks(self, x: Exchange, job_id: JobId, last: bool) -> None:
         if not x.open_for_answer:
