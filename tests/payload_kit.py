@@ -1,6 +1,7 @@
 """Payloads in memory, for tests that wait for no disk."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Sequence
 
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId, JobId
@@ -9,7 +10,7 @@ from runyard.ports.payloads import Kept
 
 
 class MemoryPayloads:
-    """`room` is how many bytes may still be written; `hold` is called, and its answer waited for, at each write."""
+    """`room` is how many bytes may still be written; while `moves` is not set, writing waits."""
 
     def __init__(self) -> None:
         self.room = 1 << 40
@@ -17,7 +18,8 @@ class MemoryPayloads:
         """Begun, and neither kept nor dropped."""
         self.written = 0
         self.held: dict[str, tuple[Kept, bytes]] = {}
-        self.on_write: Callable[[], None] = lambda: None
+        self.moves = asyncio.Event()
+        self.moves.set()
         self._last = 0
 
     async def begin(self, endpoint_id: EndpointId, job_id: JobId) -> "MemoryDraft":
@@ -49,7 +51,7 @@ class MemoryDraft:
         self._open = True
 
     async def write(self, piece: bytes) -> None:
-        self._payloads.on_write()
+        await self._payloads.moves.wait()
         if len(piece) > self._payloads.room:
             raise TooBusy("there is no room; free disk space, then try again")
         self._payloads.room -= len(piece)
