@@ -90,6 +90,11 @@ class Line(asyncio.Transport):
     def answered(self) -> bool:
         return bool(self._replies)
 
+    @property
+    def unread(self) -> int:
+        """Bytes that the platform has not read."""
+        return len(self._unread)
+
     def leave(self) -> None:
         """The client goes, and the platform is told."""
         self.close()
@@ -223,8 +228,8 @@ class Worker(Caller):
     def take_batch(self, size: int, *, busy: bool = False) -> Call:
         return self.get(f"/job-take-batch/{self.id}?gpu=none&batch_size={size}&job_in_progress={int(busy)}")
 
-    def done(self, job_id: str, body: object) -> Call:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
+    def done(self, job_id: str, body: object, *, headers: Mapping[str, str] | None = None) -> Call:
+        form = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
         return self.post(f"/job-done/{self.id}/{job_id}?gpu=none&isStream=false", body, headers=form)
 
     def stream(self, job_id: str, output: object) -> Call:
