@@ -237,6 +237,24 @@ async def test_a_disk_that_is_behind_holds_up_its_worker_and_nobody_else(looptim
 
 
 @pytest.mark.looptime
+async def test_an_answer_that_has_begun_comes_whole_though_the_job_is_deleted_meanwhile(looptime: object) -> None:
+    payloads = MemoryPayloads()
+    async with open_ports(LARGE, payloads=payloads) as ports:
+        job_id, worker = await taken(ports)
+        await worker.ask(done(ports, job_id, json.dumps({"output": "x" * (24 * MIB)}).encode()))
+        client = await ports.connect(receive_bytes=4096)
+        client.writer.transport.pause_reading()
+        client.send(ports.request(GET, f"/status-sync/{job_id}"))
+        await asyncio.sleep(1)
+        assert 200 == (await asked(ports, ports.request(GET, f"/status/{job_id}?ttl=1000"))).status
+        await asyncio.sleep(5)
+        assert 404 == (await shown(ports, job_id)).status
+        client.writer.transport.resume_reading()
+
+        assert "x" * (24 * MIB) == (await client.reply()).json()["output"]
+
+
+@pytest.mark.looptime
 async def test_a_client_that_leaves_amid_a_large_result_is_forgotten(looptime: object) -> None:
     async with open_ports(LARGE) as ports:
         job_id, worker = await taken(ports)
@@ -367,6 +385,28 @@ async def test_what_is_still_coming_in_is_not_forgotten(looptime: object) -> Non
 
         with pytest.raises(NotFound):
             payloads.load(payload)
+
+
+@pytest.mark.looptime
+async def test_a_worker_that_leaves_once_its_result_is_whole_has_sent_it(looptime: object) -> None:
+    yard = Yard(settings=LARGE)
+    await yard.open()
+    worker = yard.worker()
+    job_id = await yard.client.run()
+    await worker.take()
+    yard.payloads.moves.clear()
+    call = worker.done(job_id, BODY)
+    await asyncio.sleep(0.01)
+    assert 0 == call.line.unread
+    assert "IN_PROGRESS" == (await yard.client.status(job_id))["status"], "it is not kept yet"
+    call.leave()
+    await asyncio.sleep(0)
+    yard.payloads.moves.set()
+    job = (await yard.client.get(f"/status-sync/{job_id}")).json()
+
+    assert ("COMPLETED", OUTPUT) == (job["status"], job["output"])
+    assert 0 == yard.payloads.drafts
+    await yard.close()
 
 
 async def test_a_result_whose_file_is_gone_is_said_to_be_lost() -> None:
