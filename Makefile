@@ -4,7 +4,7 @@
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check e2e bench docs lint compiler
+.PHONY: help demo test check e2e crash bench docs lint compiler
 
 # Found before .venv/bin leads the PATH: what makes .venv cannot come from it.
 BASE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
@@ -31,6 +31,9 @@ check: lint  ## Before each commit, under a minute: format, lint, types, archite
 
 e2e: $(SETUP)   ## The tests that start real processes
 	@pytest tests/e2e
+
+crash: $(SETUP) ## Kill, cut and restart a platform N times (200) under load: no job may be lost or done twice
+	@python -m tests.crash --rounds $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 bench: $(SETUP) ## Measure: fixed loads, raw JSON results and ratios
 	@python -m bench

@@ -13,28 +13,23 @@ import shutil
 import sys
 from statistics import median
 
-import uvloop
-
-from bench import load
+from bench import lasting, load, quiet
 from bench.bars import Bar, write
 from bench.polls import idle_sdk_polls, parked_polls, pick_up
-from bench.quiet import Others
+from bench.quiet import quiet_round
 from bench.servers import HERE, LOAD_CORE, Platform, fastapi, platform
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
-OTHERS_MAX = 0.03
-"""Cores that all else on the machine may use during a round; a round that was disturbed more is run again."""
-TRIES_MAX = 12
 
 
 def main() -> int:
     os.sched_setaffinity(0, {LOAD_CORE})
-    raw: dict[str, object] = {"rounds": ROUNDS, "seconds": SECONDS}
+    raw: dict[str, object] = {"rounds": ROUNDS, "seconds": quiet.SECONDS}
     with platform() as runyard:
         bars = [*round_trips(runyard, raw), *pick_up(runyard, raw), *parked_polls(runyard, raw)]
     with platform() as runyard:
         bars += idle_sdk_polls(runyard, raw)
+    bars += [*lasting.round_trips(raw, ROUNDS), *lasting.at_depth(raw, ROUNDS), *lasting.restarts(raw)]
     for bar in bars:
         print(bar)
     record = write(bars, raw)
@@ -77,16 +72,6 @@ def round_trips(runyard: Platform, raw: dict[str, object]) -> list[Bar]:
         ),
         Bar("answers that were not 2xx", failed, 0, ""),
     ]
-
-
-def quiet_round(url: str, key: str, connections: int) -> load.Sample:
-    """A round that nobody disturbed; after many tries, the one that was disturbed least."""
-    tried: list[load.Sample] = []
-    while not tried or (tried[-1].others > OTHERS_MAX and len(tried) < TRIES_MAX):
-        others = Others()
-        tried.append(uvloop.run(load.run(url, key, connections=connections, seconds=SECONDS)))
-        tried[-1].others = others.share()
-    return min(tried, key=lambda sample: sample.others)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -36,7 +37,7 @@ class Platform:
         return httpx2.request(method, self.url + path, headers=headers, timeout=300, **options).raise_for_status()
 
     def deploy(self, name: str, handler: Path, env: dict[str, str], *, workers: int = 1) -> str:
-        """Deploy a handler file with that many workers always on; returns the endpoint id."""
+        """Deploy a handler file with that many workers, always on; returns the endpoint id."""
         bundle = _bundle(handler)
         digest = hashlib.sha256(bundle).hexdigest()
         self.call("PUT", f"/v2/bundles/{digest}", content=bundle)
@@ -60,7 +61,10 @@ class Platform:
 
     def borrow_worker(self, name: str) -> dict[str, str]:
         """Deploy a worker that hands its place over to us; returns its environment."""
-        endpoint = self.deploy(name, HERE / "lent_worker" / "handler.py", {})
+        return self.borrow_again(self.deploy(name, HERE / "lent_worker" / "handler.py", {}))
+
+    def borrow_again(self, endpoint: str) -> dict[str, str]:
+        """The environment of a worker that lends its place, of an endpoint that is there."""
         until = time.monotonic() + 300
         while time.monotonic() < until:
             for worker in self.call("GET", f"/v2/serverless/{endpoint}/workers").json()["workers"]:
@@ -83,16 +87,22 @@ class Platform:
 
 
 @contextlib.contextmanager
-def platform() -> Iterator[Platform]:
-    """`runyard serve` with a data directory of its own."""
-    with tempfile.TemporaryDirectory(prefix="runyard-bench-") as data:
-        command = [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", data]
-        with _pinned([*command, "--store", "memory"], Path(data) / "serve.log") as server:
-            line = server.stdout.readline() if server.stdout else ""
-            if "ready on " not in line:
-                raise RuntimeError(f"the platform did not start: {(Path(data) / 'serve.log').read_text()[-2000:]}")
-            key = (Path(data) / "admin.key").read_text().strip()
-            yield Platform(line.split()[-1], key, _server_of(server.pid))
+def platform(store: str = "memory", **settings: str) -> Iterator[Platform]:
+    """`runyard serve` with a data directory of its own; `settings` are environment variables."""
+    with tempfile.TemporaryDirectory(prefix="runyard-bench-") as data, platform_in(Path(data), store, **settings) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def platform_in(data: Path, store: str, **settings: str) -> Iterator[Platform]:
+    """`runyard serve` with this data directory."""
+    command = [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", str(data), "--store", store]
+    with _pinned(command, data / "serve.log", settings) as server:
+        line = server.stdout.readline() if server.stdout else ""
+        if "ready on " not in line:
+            raise RuntimeError(f"the platform did not start: {(data / 'serve.log').read_text()[-2000:]}")
+        key = (data / "admin.key").read_text().strip()
+        yield Platform(line.split()[-1], key, _server_of(server.pid))
 
 
 def _server_of(keeper: int) -> int:
@@ -116,10 +126,13 @@ def fastapi() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _pinned(command: list[str], log: Path) -> Iterator[subprocess.Popen[str]]:
-    with log.open("w") as stderr:
+def _pinned(
+    command: list[str], log: Path, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[str]]:
+    with log.open("a") as stderr:
         pinned = ["taskset", "-c", str(SERVER_CORE), *command]
-        process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=HERE.parent)
+        env = os.environ | settings
+        process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=HERE.parent, env=env)
         try:
             yield process
         finally:

@@ -122,8 +122,11 @@ async def test_a_job_that_could_not_be_kept_never_was_whoever_has_it(tmp_path: P
     change = await store.add_soon(a_job("a"))
     [leased] = await store.take(ENDPOINT, A, 1, START)
 
+    lost: list[RunyardError] = []
+    store.if_lost(change, lost.append)
     with pytest.raises(TooBusy):
         await store.kept(change)
+    assert 1 == len(lost)
     assert None is await store.latest(ENDPOINT, leased.id)
     assert not await store.save(leased.complete(b"1", START), leased)
     full(store, now=False)

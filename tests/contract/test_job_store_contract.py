@@ -5,7 +5,7 @@ Output and limits have a suite of their own, `test_job_store_payload_contract.py
 
 import pytest
 
-from runyard.domain.errors import Conflict
+from runyard.domain.errors import Conflict, RunyardError
 from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, ExecutionPolicy, Job, JobId, JobState
 from runyard.ports.stores import JobCounts, JobQuery, JobStore
@@ -67,9 +67,10 @@ async def test_a_new_job_may_be_leased_before_it_is_kept(store: JobStore) -> Non
 
 
 async def test_a_job_is_kept_though_nobody_hurries(store: JobStore) -> None:
-    change = await store.add_soon(a_job())
-    await store.kept(change, hurry=False)
+    lost: list[RunyardError] = []
+    store.if_lost(await store.add_soon(a_job()), lost.append)
 
+    assert [] == lost
     assert ["job-1"] == await taken(store)
     with pytest.raises(Conflict):
         await store.add_soon(a_job())

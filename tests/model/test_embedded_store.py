@@ -5,6 +5,7 @@ show the same jobs, in the same order, with the same output.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -75,6 +76,7 @@ class SameStores(RuleBasedStateMachine):
         self.now = START
         self.memory, self.store = MemoryJobs(), reopened(self.path, START)
         self.jobs: list[tuple[EndpointId, JobId]] = []
+        self.crashes = 0
 
     def teardown(self) -> None:
         try:
@@ -164,11 +166,27 @@ class SameStores(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.run(self.store.close())
+        self.begin_again()
+
+    def begin_again(self) -> None:
         self.store = reopened(self.path, self.now)
         for job in self.run(self.memory.due(self.now, 1000)):
             if job.expires_at <= self.now:
                 self.run(self.memory.remove(job))
         assert self.run(view(self.memory)) == self.run(view(self.store))
+
+    @rule()
+    def crash(self) -> None:
+        """The process dies: what is left is its files as they are, and what was acknowledged is in them."""
+        self.crashes += 1
+        copy = self.path.parent / str(self.crashes) / "jobs.db"
+        copy.parent.mkdir()
+        for file in self.path.parent.glob("jobs.db*"):
+            if not file.name.endswith("-shm"):  # It is mapped, and goes with the process.
+                shutil.copyfile(file, copy.with_name(file.name))
+        self.run(self.store.close())
+        self.path = copy
+        self.begin_again()
 
     @rule(big=st.integers(5_000, 50_000), endpoint=PICKS)
     def disk_is_full_for_a_while(self, big: int, endpoint: int) -> None:

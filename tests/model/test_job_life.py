@@ -1,12 +1,14 @@
 """A machine that lives the life of many jobs, and checks after each step what must always hold.
 
 Jobs are submitted, taken, finished, cancelled and retried; results come twice, late, from the wrong worker or never; workers
-die and drain; clients leave before their answer. The machine keeps its own book of the queue, the runs and who had what.
+die and drain; clients leave before their answer; the platform restarts, and dies amid what it does. The machine keeps its
+own book of the queue, the runs and who had what. It lives over every store.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,26 +19,48 @@ from runyard.domain.attempt import ATTEMPTS_KEPT_MAX, ATTEMPTS_MAX, Cause
 from runyard.domain.errors import Quarantined
 from runyard.domain.job import RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
 from runyard.services.dispatch import SUSPICION_S, end_state
+from runyard.services.jobs import Request
 from tests.builders import ENDPOINT
+from tests.model.grounds import EmbeddedGround, Ground, MemoryGround
 from tests.model.yard import Poll, Process, Yard
 
 PICKS = st.integers(0, 99)
 LIMITS = st.sampled_from([1, 1, 1, 3])
 
+Promise = Callable[[Any, Job], bool]
+"""Given an answer and a job that it is about as the next process finds it: whether it is as the answer said."""
+
+
+def requeued(job: Job) -> int:
+    """How often it went back to the queue in this run: with every loss but one that uses up its last attempt."""
+    return job.attempts_lost - (job.attempts_lost - job.attempts_excused >= ATTEMPTS_MAX)
+
 
 class JobLife(RuleBasedStateMachine):
+    ground: Callable[[], Ground] = MemoryGround
+
     def __init__(self) -> None:
         super().__init__()
-        self.yard = Yard()
+        self.yard = Yard(type(self).ground())
         self.yard.handed = self.check_hand_over
+        self.yard.on_takeover = self.check_takeover
         self.submitted: set[JobId] = set()
         self.expired: set[JobId] = set()
         self.before: dict[JobId, Job] = {}
         self.queue: list[JobId] = []
         """Waiting jobs that keep their order; those that came back to the head are not in it."""
+        self.returned: set[JobId] = set()
+        """Those."""
         self.lost: dict[JobId, set[WorkerId]] = defaultdict(set)
         """Workers that have lost a job or run out of its time, and so may still report on it."""
         self.ends: dict[tuple[JobId, int], tuple[JobState, bytes | None, str | None]] = {}
+        self.retried = 0
+        self.unsure: set[JobId] = set()
+        """What may or may not have changed when the platform died: nobody was told."""
+        self.promise: Promise | None = None
+        """What somebody was told."""
+        self.had: set[tuple[WorkerId, JobId]] = set()
+        """What each worker had in its hands before that."""
 
     def teardown(self) -> None:
         try:
@@ -45,12 +69,12 @@ class JobLife(RuleBasedStateMachine):
             self.yard.close()
 
     def check_hand_over(self, poll: Poll, jobs: Sequence[Job]) -> None:
-        """First in, first out, save for what the worker may not have."""
+        """First in, first out after what came back, save for what the worker may not have."""
         for job in jobs:
             assert job.held_by(poll.worker.id)
             assert poll.worker.id not in self.lost[job.id]
             if job.id in self.queue:
-                ahead = set(self.queue[: self.queue.index(job.id)]) - {other.id for other in jobs}
+                ahead = {*self.returned, *self.queue[: self.queue.index(job.id)]} - {other.id for other in jobs}
                 passed = [id for id in ahead if poll.worker.id not in self.lost[id]]
                 assert [] == passed, f"{job.id} was handed out before {passed}"
         kept_order = [self.queue.index(job.id) for job in jobs if job.id in self.queue]
@@ -58,6 +82,7 @@ class JobLife(RuleBasedStateMachine):
         if poll.open:
             given = {job.id for job in jobs}
             self.queue = [id for id in self.queue if id not in given]
+            self.returned -= given
 
     # What clients do
 
@@ -189,6 +214,99 @@ class JobLife(RuleBasedStateMachine):
         else:
             process.poll.open = False
 
+    @rule()
+    def restart(self) -> None:
+        self.unsure, self.promise, self.had = set(), None, {(process.id, id) for process, id in self.holders()}
+        self.yard.restart()
+
+    @rule(
+        kind=PICKS,
+        pick=PICKS,
+        turns=st.none() | st.integers(0, 12),
+        workers=st.sampled_from(["all live", "all live", "one dies", "all die", "all die unrecorded"]),
+    )
+    def the_platform_dies(self, kind: int, pick: int, turns: int | None, workers: str) -> None:
+        """Amid one thing that nobody has been told of, or right after. Workers die with it when the keeper does."""
+        dying = {"all live": [], "one dies": self.yard.processes[:1]}.get(workers, list(self.yard.processes))
+        self.unsure, amid, promise = self.something(kind, pick)
+        self.promise = promise if turns is None else None
+        self.had = {(process.id, id) for process, id in self.holders()}
+        self.yard.crash(amid, turns=turns, dying=dying, recorded=workers != "all die unrecorded")
+        jobs = self.yard.all_jobs()
+        for id in self.unsure & jobs.keys():
+            self.submitted.add(id)
+            fresh = id not in self.before or self.before[id].run < jobs[id].run
+            if fresh and jobs[id].state is JobState.IN_QUEUE and not jobs[id].attempts_lost:
+                self.queue.append(id)
+
+    def something(self, kind: int, pick: int) -> tuple[set[JobId], Coroutine[Any, Any, Any], Promise]:
+        """A thing that the platform may be doing, the jobs that it may change, and what each is once it is answered."""
+        yard, pollers = self.yard, self.not_waiting()
+        held = [(p, id) for p, id in self.holders() if id in self.before and self.before[id].held_by(p.id)]
+        waiting = {job.id for job in yard.waiting()}
+        ended = [job for job in self.before.values() if job.state in RETRYABLE and not job.quarantined]
+        possible = {
+            "submit": True,
+            "result": held,
+            "lose": held,
+            "take": waiting and pollers,
+            "poll": waiting and pollers,
+            "cancel": self.before,
+            "purge": waiting,
+            "retry": ended,
+        }
+        kinds = [name for name, possibility in possible.items() if possibility]
+        match kinds[kind % len(kinds)]:
+            case "result":
+                process, id = held[pick % len(held)]
+                process.hands.discard(id)
+                report = yard.dispatch.report(process.live, id, end_state(b'"result"', None))
+                return {id}, report, lambda told, job: job.terminal
+            case "lose":
+                process, id = held[pick % len(held)]
+                process.careless = True
+                lose = yard.dispatch._lose  # pyright: ignore[reportPrivateUsage]
+                lost, had = lose(process.live, [id], "it was lost", Cause.RESULT_LOST), process.id
+                return {id}, lost, lambda told, job: job.terminal or not job.held_by(had)
+            case "take":
+                take = yard.store.take(ENDPOINT, pollers[pick % len(pollers)].id, 1 + pick % 3, yard.clock.now())
+                return waiting, take, lambda told, job: job in told or job.id not in {other.id for other in told}
+            case "poll":
+                poll = Poll(yard, process := pollers[pick % len(pollers)], limit=1 + pick % 3, idle=False)
+                process.poll = poll
+                return waiting, yard.dispatch.poll(process.live, poll), lambda told, job: True
+            case "cancel":
+                return {id := self.pick(pick).id}, yard.jobs.cancel(ENDPOINT, id), lambda told, job: told == job
+            case "retry":
+                retry = yard.jobs.retry(ENDPOINT, id := ended[pick % len(ended)].id)
+                return {id}, retry, lambda told, job: told.run == job.run
+            case "purge":
+                purge = yard.store.purge(ENDPOINT, yard.clock.now(), 1000)
+                return waiting, purge, lambda told, job: job.state is JobState.CANCELLED
+            case _:
+                id = yard.jobs.new_id(sync=False)
+                submit = yard.jobs.submit(yard.endpoint, Request(input=b"1"), id)
+                return {id}, submit, lambda told, job: told.id == job.id
+
+    def check_takeover(self) -> None:
+        """The next process finds every job as it was, save for those that nobody was told of."""
+        now, jobs = self.yard.clock.now(), self.yard.all_jobs()
+        changed = [id for id, job in self.before.items() if jobs.get(id) != job and job.expires_at > now]
+
+        assert set(changed) <= self.unsure
+        assert jobs.keys() <= self.submitted | self.unsure
+        if self.promise is not None:
+            expired = self.expired | {id for id, job in self.before.items() if job.expires_at <= now}
+            promised = self.unsure - (expired - jobs.keys())
+            broken = [id for id in promised if id not in jobs or not self.promise(self.yard.told, jobs[id])]
+            assert [] == broken, f"what was acknowledged of {broken} is not there"
+        for process, id in self.holders():
+            # A new job may be handed out before it is kept: then neither is, and nobody else was told of it.
+            job = jobs.get(id)
+            never_was = job is None and id in self.unsure - self.submitted and self.promise is None
+            leased = never_was or (job is not None and job.held_by(process.id))
+            assert leased or (process.id, id) in self.had, f"{id} was handed out without a lease"
+
     @rule(seconds=st.sampled_from([0.1, SUSPICION_S, SUSPICION_S, 5, 11]))
     def time_passes(self, seconds: float) -> None:
         self.yard.clock.at += seconds
@@ -213,6 +331,8 @@ class JobLife(RuleBasedStateMachine):
 
         assert jobs.keys() == self.submitted - self.expired
         assert len(self.submitted) - len(self.expired) == counts.in_queue + counts.in_progress + ended
+        states = [job.state for job in jobs.values()]
+        assert states.count(JobState.IN_QUEUE) == counts.in_queue
 
     @invariant()
     def a_run_ends_once(self) -> None:
@@ -231,6 +351,22 @@ class JobLife(RuleBasedStateMachine):
             assert job.attempts_lost - job.attempts_excused == sum(a.counted for a in lost)
             assert {a.worker_id for a in lost} <= job.fenced_from
             assert job.quarantined == (len(died) == ATTEMPTS_MAX)
+
+    @invariant()
+    def every_end_and_every_loss_is_counted_once(self) -> None:
+        """For ever: a job that is deleted, or retried, has still ended."""
+        counts, ends = self.yard.run(self.yard.jobs.counts(ENDPOINT)), Counter(end[0] for end in self.ends.values())
+        for id, job in self.yard.all_jobs().items():
+            was = self.before.get(id)
+            self.retried += requeued(job) - (requeued(was) if was is not None and was.run == job.run else 0)
+
+        assert (
+            ends[JobState.COMPLETED],
+            ends[JobState.FAILED],
+            ends[JobState.CANCELLED],
+            ends[JobState.TIMED_OUT],
+            self.retried,
+        ) == (counts.completed, counts.failed, counts.cancelled, counts.timed_out, counts.retried)
 
     @invariant()
     def a_running_job_is_held_by_its_worker_and_no_other(self) -> None:
@@ -262,7 +398,8 @@ class JobLife(RuleBasedStateMachine):
         """Last: carries what happened into the machine's own book."""
         jobs = self.yard.all_jobs()
         waiting = {id for id, job in jobs.items() if job.state is JobState.IN_QUEUE}
-        self.queue = [id for id in self.queue if id in waiting]
+        self.returned = {id for id in waiting if jobs[id].attempts_lost}
+        self.queue = [id for id in self.queue if id in waiting - self.returned]
         for id, was in self.before.items():
             job = jobs.get(id, was)
             assert (was.run, was.attempts_lost) <= (job.run, job.attempts_lost)
@@ -285,6 +422,7 @@ class JobLife(RuleBasedStateMachine):
                 self.yard.end_poll(process)
                 if not process.hands:
                     self.yard.open_poll(process, limit=1)
+                    self.the_book_is_kept()
             self.yard.clock.at += 1
 
         assert [] == [job for job in self.yard.all_jobs().values() if not job.terminal]
@@ -314,5 +452,11 @@ class JobLife(RuleBasedStateMachine):
         return holders[pick % len(holders)]
 
 
+class LastingJobLife(JobLife):
+    ground = EmbeddedGround
+
+
 TestJobLife = JobLife.TestCase
 TestJobLife.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestLastingJobLife = LastingJobLife.TestCase
+TestLastingJobLife.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -1,21 +1,27 @@
-"""The job services over memory adapters, and workers that do as they are told: what the machines drive."""
+"""The job services over a real store, and workers that do as they are told: what the machines drive."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from runyard.adapters.runtimes.fake import FakeRuntime
 from runyard.adapters.signals import LocalSignals
-from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobId, JobState, WorkerId
 from runyard.domain.worker import Exit
-from runyard.ports.stores import JobQuery
+from runyard.ports.runtime import Launch
+from runyard.ports.stores import JobQuery, JobStore
+from runyard.services.adoption import Adoption, Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.jobs import Jobs, Request
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, a_worker, an_endpoint
 from tests.control_doubles import CountingIds, SetClock
+from tests.edge_kit import Book
+from tests.model.grounds import Ground
+from tests.runtime_kit import Listener
 
 
 class Poll:
@@ -44,6 +50,22 @@ class Poll:
         self.answer = []
 
 
+class OneThreadLoop(asyncio.SelectorEventLoop):
+    """What a store gives to a thread is done here, a turn of the loop later: so that each story can be told again."""
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        done = self.create_future()
+
+        def do() -> None:
+            try:
+                done.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001 - It is for whoever waits.
+                done.set_exception(error)
+
+        self.call_soon(do)
+        return done
+
+
 class Process:
     """A worker's process: what it really works on, whatever the platform believes."""
 
@@ -67,16 +89,22 @@ class Process:
 class Yard:
     """`handed` is called with every hand-over, before the poll says whether its client is there."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, ground: Ground) -> None:
+        self.loop = OneThreadLoop()
         self.clock, self.ids, self.signals = SetClock(), CountingIds(), LocalSignals()
-        self.store, self.roster = MemoryJobs(), Roster()
-        self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock)
-        self.dispatch.replace_worker = self._replace
-        self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, self.ids)
-        self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
+        self.ground = ground
         self.endpoint = an_endpoint()
         self.processes: list[Process] = []
+        self.told: Any = None
+        self._begin(self.run(ground.open(self.clock.now())))
+
+    def _begin(self, store: JobStore) -> None:
+        """A platform process."""
+        self.store, self.roster = store, Roster()
+        self.dispatch = Dispatch(store, self.roster, self.signals, self.clock)
+        self.dispatch.replace_worker = self._replace
+        self.jobs = Jobs(store, self.dispatch, self.signals, self.clock, self.ids)
+        self.sweeper = Sweeper(store, self.dispatch, self.signals, self.clock)
 
     def handed(self, poll: Poll, jobs: Sequence[Job]) -> None:
         """For a machine to check."""
@@ -91,7 +119,9 @@ class Yard:
         return self.loop.run_until_complete(doing)
 
     def close(self) -> None:
+        self.run(self.store.close())
         self.loop.close()
+        self.ground.close()
 
     def all_jobs(self) -> dict[JobId, Job]:
         page = self.run(self.store.list(ENDPOINT, JobQuery(limit=10**6)))
@@ -135,3 +165,80 @@ class Yard:
         self.processes.remove(process)
         self.run(self.dispatch.worker_gone(live, "killed by signal 9", cause, Exit(None, 9)))
         process.hands.clear()
+
+    # From one platform process to the next
+
+    def restart(self) -> None:
+        """As planned: polls are answered with nothing, what stops a job is not used again, all that runs is adopted."""
+        for process in self.processes:
+            self.end_poll(process)
+            if process.live.stopping:
+                process.live.worker = process.live.worker.drain("it was stopping a job")
+        self.run(self.store.close())
+        self._succeed(self.processes)
+
+    def crash(
+        self, amid: Coroutine[Any, Any, Any], *, turns: int | None, dying: Sequence[Process], recorded: bool
+    ) -> None:
+        """The platform dies `turns` turns of the loop after `amid` began, None: as soon as that is answered (`told`); and
+        these workers die with it. `recorded`: the next process knows of those.
+        """
+        if turns is None:
+            doing = self.loop.create_task(self._fatal(amid))
+            self.run(asyncio.wait([doing]))
+        else:
+            doing = self.loop.create_task(amid)
+            for _ in range(turns):
+                self.run(asyncio.sleep(0))
+            self.ground.dies()
+        for process in self.processes:
+            if process.poll is not None:
+                process.poll.open = False
+        doing.cancel()
+        self.run(asyncio.wait([doing]))
+        self.told = None if doing.cancelled() else doing.result()
+        self.run(self.store.close())
+        running = [process for process in self.processes if process not in dying]
+        if not recorded:
+            self.processes = running
+        self._succeed(running)
+
+    async def _fatal(self, doing: Coroutine[Any, Any, Any]) -> Any:
+        """Dies with the answer on its lips: whatever is still to be done then is not done."""
+        told = await doing
+        self.ground.dies()
+        return told
+
+    def _succeed(self, running: Sequence[Process]) -> None:
+        """The next process finds these workers running; of the others it has records."""
+        fleet, runtime = MemoryFleet(), FakeRuntime(Listener())
+        for process in self.processes:
+            self.run(fleet.save(process.live.worker))
+        for process in running:
+            run = process.live.worker.release.run
+            self.run(runtime.start(Launch(worker_id=process.id, endpoint_id=ENDPOINT, run=run, env={})))
+        self._begin(self.run(self.ground.open(self.clock.now())))
+        self.on_takeover()
+        book = Book(self.endpoint)
+        adoption = Adoption(Records(fleet), self.store, book, self.roster, self.dispatch, self.clock)
+        self.run(adoption.run(runtime, self))
+
+    def on_takeover(self) -> None:
+        """For a machine to check what the next process finds."""
+
+    # What the adoption tells its heirs
+
+    def adopted(self, live: LiveWorker) -> None:
+        process = next(process for process in self.processes if process.id == live.id)
+        process.live = live
+        if live.held.keys() - process.hands:
+            process.careless = True  # What it was handed, or had to say, went down with the connection.
+
+    async def gone(self, live: LiveWorker) -> None:
+        self.processes = [process for process in self.processes if process.id != live.id]
+        live.worker = live.worker.stopped(self.clock.now(), None)
+        self.roster.retire(live)
+        await self.dispatch.worker_gone(live, "ended while the platform was away")
+
+    def stop_soon(self, live: LiveWorker, reason: str) -> None:
+        raise AssertionError(f"{live.id} is to be stopped: {reason}")

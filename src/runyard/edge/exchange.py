@@ -322,7 +322,7 @@ class Exchange:
             self.protocol.transport.close()
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error; anything that is not ours is a defect and becomes a 500."""
+        """Answer with an error; what is not ours is a defect and becomes a 500. After an answer it is only logged."""
         if self.response_complete or self._early is not None:
             log.error("a request failed after its answer", exc_info=error)
             return

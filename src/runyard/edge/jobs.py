@@ -155,7 +155,7 @@ class JobRoutes:
         job_id = self._jobs.new_id(sync=True)
         # Held before it is submitted: it cannot end unnoticed in between.
         self._hold(x, job_id, wait_s, self._answer_when_ended)
-        await self._jobs.submit(endpoint, request, job_id)
+        await self._jobs.submit(endpoint, request, job_id, x.fail)
 
     async def _status(self, x: Exchange, endpoint: Endpoint) -> None:
         ttl = x.query().get("ttl")

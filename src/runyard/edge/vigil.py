@@ -48,7 +48,7 @@ class Vigil:
         """It is done."""
         if self._loop is not None:
             self._over_at = self._now() + self._window_s
-            if self._credit > 0 and not self._keeping and not self._suspended:
+            if self._credit > 0 and not self._keeping:
                 self._keeping = True
                 self._heard = 0
                 self._loop.call_soon(self._watch)
@@ -62,8 +62,8 @@ class Vigil:
     def _watch(self) -> None:
         assert self._loop is not None
         heard, self._heard = self._heard, 0
-        if self._suspended:
-            self._keeping = False
+        if self._suspended and heard <= 1:
+            self._loop.call_soon(self._watch)
         elif heard > 1:
             self._keeping = False
             self._credit = -CROWD_COSTS

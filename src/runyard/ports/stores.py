@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from runyard.domain.account import ApiKey
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId
+from runyard.domain.errors import RunyardError
 from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import Worker
@@ -59,10 +60,13 @@ class JobStore(Protocol):
         """
         ...
 
-    async def kept(self, change: int, *, hurry: bool = True) -> None:
-        """Until a change is kept. Raises `TooBusy` when it cannot be: then it never happened.
+    async def kept(self, change: int) -> None:
+        """Until a change is kept. Raises `TooBusy` when it cannot be: then it never happened."""
+        ...
 
-        Without `hurry` that may be some milliseconds later, together with what comes next.
+    def if_lost(self, change: int, tell: Callable[[RunyardError], None]) -> None:
+        """For who does not wait: `tell` is called with what `kept` would raise, if it would. Nothing is hurried: the change
+        may be kept some milliseconds later, together with what comes next.
         """
         ...
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
+from runyard.domain.errors import RunyardError
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.payload import Payload
 from runyard.domain.worker import Exit
@@ -95,16 +96,16 @@ class Dispatch:
 
     # Jobs in
 
-    async def submit(self, job: Job, *, hurry: bool = True) -> Job:
+    async def submit(self, job: Job, if_lost: Callable[[RunyardError], None] | None = None) -> Job:
         """Keep a new job, leased at once when a worker waits for one. Returns it as stored, when it is.
 
-        `hurry`: somebody waits for that, and not for the job to end.
+        With `if_lost` nobody waits for that: it is kept some milliseconds later, or `if_lost` is told that it never was.
         """
         lot = self._lot(job.endpoint_id)
         if not lot.polls or (parked := lot.pop()) is None:
             change = await self._store.add_soon(job)
             await self._queued(lot, job.endpoint_id)
-            await self._store.kept(change, hurry=hurry)
+            await self._settle(change, if_lost)
             return job
         poll, live = parked
         leased = job.take(live.id, self._clock.now())
@@ -119,8 +120,14 @@ class Dispatch:
         else:
             await self._store.save(job, was=leased)
             await self._queued(lot, job.endpoint_id)
-        await self._store.kept(change, hurry=hurry)
+        await self._settle(change, if_lost)
         return job
+
+    async def _settle(self, change: int, if_lost: Callable[[RunyardError], None] | None) -> None:
+        if if_lost is None:
+            await self._store.kept(change)
+        else:
+            self._store.if_lost(change, if_lost)
 
     async def requeued(self, endpoint_id: EndpointId) -> None:
         """Jobs were put back into the queue: offer them to parked workers."""

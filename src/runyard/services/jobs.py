@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from runyard.domain.endpoint import Endpoint
-from runyard.domain.errors import Conflict, NotFound, TooBusy
+from runyard.domain.errors import Conflict, NotFound, RunyardError, TooBusy
 from runyard.domain.job import (
     DEFAULT_POLICY,
     POLICY_MAX,
@@ -71,10 +71,16 @@ class Jobs:
         """An id for a job that is about to be submitted."""
         return self._ids.job(sync=sync)
 
-    async def submit(self, endpoint: Endpoint, request: Request, job_id: JobId) -> Job:
+    async def submit(
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        job_id: JobId,
+        if_lost: Callable[[RunyardError], None] | None = None,
+    ) -> Job:
         """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is.
 
-        That may be some milliseconds later for a `runsync`, whose client waits for the end of the job.
+        For who waits for the job to end, that may be some milliseconds later: `if_lost` is told if it could not be kept.
         """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
@@ -93,7 +99,7 @@ class Jobs:
             expires_at=now + request.policy.ttl.total_seconds(),
             retention_s=retention_of(request.sync_wait_s),
         )
-        return await self._dispatch.submit(job, hurry=request.sync_wait_s is None)
+        return await self._dispatch.submit(job, if_lost)
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
         """Raises `NotFound` for a job that never was, or has expired."""

@@ -20,8 +20,8 @@ from runyard.adapters.stores import records
 from runyard.adapters.stores.index import Before, Entry, IndexedJobs, JobIndex
 from runyard.adapters.stores.journal import Also, Journal
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
-from runyard.domain.errors import TooBusy
-from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.domain.errors import RunyardError, TooBusy
+from runyard.domain.job import IN_QUEUE, EndpointId, Job, JobId, WorkerId
 from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
 
@@ -36,13 +36,17 @@ CLEAN_STEP_BYTES = 1 << 18
 class _Changes:
     """What one batch of the journal changes."""
 
-    __slots__ = ("before", "homes")
+    __slots__ = ("before", "new", "rewritten", "unsaid")
 
     def __init__(self) -> None:
-        self.before: dict[JobId, Before | None] = {}
-        """Each job that it changes, as it was before; None: it was not there."""
-        self.homes: list[Entry] = []
-        """Jobs that it holds in full."""
+        self.new: dict[JobId, Entry] = {}
+        """Jobs that come with it."""
+        self.unsaid: dict[JobId, Entry] = {}
+        """Those of them that will be written down at its end, as they are then, their leases and ends with them."""
+        self.before: dict[JobId, Before] = {}
+        """The other jobs that it changes, as they were before."""
+        self.rewritten: list[Entry] = []
+        """Jobs that it holds in full, too."""
 
 
 _NONE = _Changes()
@@ -89,13 +93,16 @@ class EmbeddedJobs(IndexedJobs):
         await self._journal.wait(await self.add_soon(job))
 
     async def add_soon(self, job: Job) -> int:
-        entry = self._index.add(job)
-        self._collected.before[job.id] = None
-        self._collected.homes.append(entry)
-        return self._say(entry, records.written(entry))
+        collected = self._collected
+        collected.new[job.id] = collected.unsaid[job.id] = entry = self._index.add(job)
+        entry.change = change = self._journal.do()
+        return change
 
-    async def kept(self, change: int, *, hurry: bool = True) -> None:
-        await self._journal.wait(change, hurry=hurry)
+    async def kept(self, change: int) -> None:
+        await self._journal.wait(change)
+
+    def if_lost(self, change: int, tell: Callable[[RunyardError], None]) -> None:
+        self._journal.if_lost(change, tell)
 
     async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         entry = self._index.find(endpoint_id, job_id)
@@ -115,7 +122,7 @@ class EmbeddedJobs(IndexedJobs):
         last = 0
         for entry in chosen:
             # Its lease is kept with the job itself, or neither is: there is nothing to wait for.
-            new = self._collected.before.get(entry.job.id, entry) is None
+            new = entry.job.id in self._collected.new
             change = self._change(entry, entry.job.take(worker_id, now))
             last = last if new else change
         jobs = [entry.job for entry in chosen]
@@ -162,7 +169,7 @@ class EmbeddedJobs(IndexedJobs):
             return False
         self._begin(entry)
         self._index.append_output(entry, chunks)
-        await self._journal.wait(self._say(entry, records.said(job.id, chunks)))
+        await self._journal.wait(self._say(entry, lambda: records.said(job.id, chunks)))
         return True
 
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
@@ -173,7 +180,7 @@ class EmbeddedJobs(IndexedJobs):
         self._begin(entry)
         page = self._index.drain_output(entry, bytes_max)
         if page:
-            self._say(entry, records.read(entry))
+            self._say(entry, lambda: records.read(entry))
         return page
 
     async def read_output(self, job: Job, after: int, bytes_max: int) -> list[bytes]:
@@ -193,18 +200,21 @@ class EmbeddedJobs(IndexedJobs):
         owing: tuple[Also, ...] = ()
         if job.webhook is not None and self.outbox is not None and owes(job, entry.job):
             owing = self.outbox.owing(job)
+        if job.state is IN_QUEUE:
+            self._say_new(entry)  # It comes back, which is counted as one of its steps.
         self._begin(entry)
         self._index.change(entry, job)
-        return self._say(entry, records.moved(entry), *owing)
+        return self._say(entry, lambda: records.moved(entry), *owing)
 
     def _begin(self, entry: Entry) -> None:
         """What it is now is what a change that cannot be written comes back to."""
-        before = self._collected.before
-        if entry.job.id not in before:
-            before[entry.job.id] = Before.of(entry)
+        before, job_id = self._collected.before, entry.job.id
+        if job_id not in before and job_id not in self._collected.new:
+            before[job_id] = Before.of(entry)
 
-    def _say(self, entry: Entry, record: bytes, *also: Also) -> int:
-        entry.change = number = self._journal.say(record, *also)
+    def _say(self, entry: Entry, record: Callable[[], bytes], *also: Also) -> int:
+        unsaid = entry.job.id in self._collected.unsaid
+        entry.change = number = self._journal.do(*also) if unsaid else self._journal.say(record(), *also)
         return number
 
     async def _settled(self, change: int) -> None:
@@ -212,10 +222,19 @@ class EmbeddedJobs(IndexedJobs):
         with suppress(TooBusy):
             await self._journal.wait(change)
 
-    def _writing(self, row: int) -> None:
+    def _writing(self, row: int) -> list[bytes]:
         self._in_writing, self._collected = self._collected, _Changes()
-        for entry in self._in_writing.homes:
+        new = self._in_writing.new.values()
+        for entry in (*new, *self._in_writing.rewritten):
             entry.home = row
+        unsaid = self._in_writing.unsaid.items()
+        return [records.written(entry) for job_id, entry in unsaid if self._index.entry(job_id) is entry]
+
+    def _say_new(self, *entries: Entry) -> None:
+        """Write down now what else would be at the end of the batch."""
+        for entry in entries:
+            if self._collected.unsaid.pop(entry.job.id, None) is not None:
+                self._journal.say(records.written(entry))
 
     def _written(self) -> None:
         self._in_writing = _NONE
@@ -228,6 +247,10 @@ class EmbeddedJobs(IndexedJobs):
                 entry = self._index.entry(job_id)
                 if entry is not None:
                     self._index.undo(entry, before)
+            for job_id in reversed(changes.new):
+                entry = self._index.entry(job_id)
+                if entry is not None:
+                    self._index.undo(entry, None)
         self._collected, self._in_writing = _Changes(), _NONE
 
     # Cleaning
@@ -247,7 +270,8 @@ class EmbeddedJobs(IndexedJobs):
                 entry = self._index.entry(job_id)
                 if entry is not None and 0 < entry.home <= last:
                     self._journal.say(records.written(entry))
-                    self._collected.homes.append(entry)
+                    self._collected.rewritten.append(entry)
+            self._say_new(*self._collected.unsaid.values())  # Their ends are in the totals.
             for endpoint_id in self._index.endpoints:
                 self._journal.say(records.totals(endpoint_id, self._index.totals(endpoint_id)))
             self._journal.clean(last)

@@ -53,7 +53,7 @@ class Also(NamedTuple):
 
 
 class _Batch:
-    __slots__ = ("also", "clean_to", "hurried", "last", "records", "waiters")
+    __slots__ = ("also", "clean_to", "hurried", "last", "lost", "records", "waiters")
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
@@ -62,6 +62,9 @@ class _Batch:
         """The number of its last record."""
         self.waiters: list[asyncio.Future[None]] = []
         self.hurried = False
+        """Somebody waits for it."""
+        self.lost: list[Callable[[RunyardError], None]] = []
+        """Told when it could not be written."""
         self.clean_to = 0
         """Rows up to this one are deleted with it."""
 
@@ -69,8 +72,8 @@ class _Batch:
 class Journal:
     """Belongs to the event loop that calls it.
 
-    `writing` is told when a batch goes to disk: its row. `written` is told that it is there. `undo` is told that it, and all
-    that has been said since, will not be.
+    `writing` is told when a batch goes to disk: its row; what it returns are the last records of it. `written` is told that
+    it is there. `undo` is told that it, and all that has been said since, will not be.
     """
 
     def __init__(self, path: Path, *, synced: bool = True) -> None:
@@ -102,7 +105,7 @@ class Journal:
         """The number of the last record."""
         self.kept = 0
         """The last record that is on disk, or was given up."""
-        self.writing: Callable[[int], None] = lambda row: None
+        self.writing: Callable[[int], list[bytes]] = lambda row: []
         self.written: Callable[[], None] = lambda: None
         self.undo: Callable[[], None] = lambda: None
         self.disk_works: Callable[[bool], None] = lambda works: None
@@ -135,7 +138,7 @@ class Journal:
         return self.do(*also)
 
     def do(self, *also: Also) -> int:
-        """Execute these statements, in one commit with what has just been said. Returns a number, for `wait`."""
+        """Execute these in one commit with what was said last, and what `writing` will say. Returns its number."""
         batch = self._open_batch
         if also:
             batch.also += also
@@ -145,26 +148,27 @@ class Journal:
             self._linger()
         return self.said
 
-    def is_collecting(self, number: int) -> bool:
-        """Whether a record will go into the same commit as the next one that is said."""
-        return number > self.kept and (self._writing is None or number > self._writing.last)
-
-    async def wait(self, number: int, *, hurry: bool = True) -> None:
-        """Until the record is on disk. Raises `TooBusy` when it could not be written. Without `hurry` it may linger."""
+    async def wait(self, number: int) -> None:
+        """Until the record is on disk. Raises `TooBusy` when it could not be written."""
         if number <= self.kept:
             return
-        writing = self._writing
-        if writing is not None and number <= writing.last:
-            batch = writing
-        else:
-            batch = self._open_batch
-            if hurry and not batch.hurried:
-                batch.hurried = True
-                if writing is None:
-                    self._kick()
+        batch = self._batch_of(number)
+        if batch is self._open_batch and not batch.hurried:
+            batch.hurried = True
+            if self._writing is None:
+                self._kick()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         batch.waiters.append(waiter)
         await waiter
+
+    def if_lost(self, number: int, tell: Callable[[RunyardError], None]) -> None:
+        """For who does not wait: `tell` is called if the record could not be written."""
+        if number > self.kept:
+            self._batch_of(number).lost.append(tell)
+
+    def _batch_of(self, number: int) -> _Batch:
+        writing = self._writing
+        return writing if writing is not None and number <= writing.last else self._open_batch
 
     async def close(self) -> None:
         """All that has been said is on disk, or given up, when this returns."""
@@ -222,15 +226,15 @@ class Journal:
             self._lingering.cancel()
             self._lingering = None
         batch = self._open_batch
-        if self._writing is not None or self._paused or not (batch.records or batch.also):
+        if self._writing is not None or self._paused or not batch.last:
             return
         if self._doubtful:
             if self._copying is None:
                 self._begin_anew()
             return
         self._writing, self._open_batch = batch, _Batch()
-        self.writing(self._row + 1)
-        data = records.batch(batch.records) if batch.records else b""
+        said = [*batch.records, *self.writing(self._row + 1)]
+        data = records.batch(said) if said else b""
         try:
             self._commit(data, batch)
         except sqlite3.Error as error:
@@ -239,8 +243,11 @@ class Journal:
         self._log_pages += 3 + (len(data) + sum(also.size for also in batch.also)) // _PAGE_BYTES
         if self._sync is None:
             self._done(batch, len(data), None)
+            return
+        self.disk_works(True)
+        if len(batch.waiters) == 1 and self._sync.is_quick:
+            self._synced(batch, len(data), self._sync.now())
         else:
-            self.disk_works(True)
             self._sync.sync(lambda error: self._synced(batch, len(data), error))
 
     def _synced(self, batch: _Batch, size: int, error: OSError | None) -> None:
@@ -283,7 +290,7 @@ class Journal:
         self._copy_if_due()
         if self._open_batch.hurried:
             self._kick()
-        elif self._open_batch.records or self._open_batch.also:
+        elif self._open_batch.last:
             self._linger()
 
     def _give_up(self, batch: _Batch, error: BaseException) -> None:
@@ -294,7 +301,9 @@ class Journal:
         self.undo()
         for waiter in (*batch.waiters, *lost.waiters):
             if not waiter.done():
-                waiter.set_exception(TooBusy(f"the job store cannot write ({error}); free disk space, then try again"))
+                waiter.set_exception(_cannot_write(error))
+        for tell in (*batch.lost, *lost.lost):
+            tell(_cannot_write(error))
 
     # The log
 
@@ -347,3 +356,7 @@ class Journal:
 
     async def _beside(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+
+
+def _cannot_write(error: BaseException) -> TooBusy:
+    return TooBusy(f"the job store cannot write ({error}); free disk space, then try again")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from runyard.adapters.stores.index import Entry, IndexedJobs, JobIndex
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.domain.errors import RunyardError
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
@@ -30,8 +31,11 @@ class MemoryJobs(IndexedJobs):
         self._index.add(job)
         return 0
 
-    async def kept(self, change: int, *, hurry: bool = True) -> None:
+    async def kept(self, change: int) -> None:
         """It is, as well as it ever will be."""
+
+    def if_lost(self, change: int, tell: Callable[[RunyardError], None]) -> None:
+        """It never is."""
 
     async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         return await self.get(endpoint_id, job_id)

@@ -201,8 +201,12 @@ class _Replay:
             case Written():
                 entry = _entry(record)
                 entry.home = number
-                self.entries[record.id] = entry
                 self._seen(record.endpoint_id, record.number)
+                if entry.job.terminal and record.id not in self.entries:
+                    self._ended(
+                        entry.job
+                    )  # It came and ended in one batch; or totals follow, as the journal is cleaned.
+                self.entries[record.id] = entry
             case Totals():
                 ended = {JobState(state): n for state, n in record.ended.items()}
                 self.totals[record.endpoint_id] = index.Totals(ended, record.retried, record.next_number)
@@ -230,9 +234,13 @@ class _Replay:
     def _count(self, was: Job, job: Job) -> None:
         totals = self.totals[job.endpoint_id]
         if job.terminal and not was.terminal:
-            totals.ended[job.state] = totals.ended.get(job.state, 0) + 1
+            self._ended(job)
         if job.state is IN_QUEUE and job.attempts_lost > was.attempts_lost:
             self.totals[job.endpoint_id] = totals._replace(retried=totals.retried + 1)
+
+    def _ended(self, job: Job) -> None:
+        ended = self.totals[job.endpoint_id].ended
+        ended[job.state] = ended.get(job.state, 0) + 1
 
     def _seen(self, endpoint_id: str, number: int) -> None:
         totals = self.totals.get(endpoint_id) or index.Totals({}, 0, 1)
