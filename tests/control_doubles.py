@@ -27,6 +27,19 @@ class SetClock:
         self.at += seconds
 
 
+class SetDisk:
+    """As free as a test says; broken while `broken` is set."""
+
+    def __init__(self, free: int = 1 << 40) -> None:
+        self.free = free
+        self.broken = False
+
+    async def free_bytes(self) -> int:
+        if self.broken:
+            raise OSError("no such device")
+        return self.free
+
+
 class CountingIds:
     """`endpoint-1`, `release-1`, `endpoint-2`, ..."""
 

@@ -263,10 +263,10 @@ class Book:
 class Yard:
     """Services and routes as `app.Platform` wires them. Workers are the tests'; the fleet plans where a test runs it."""
 
-    def __init__(self, *, settings: Settings | None = None) -> None:
+    def __init__(self, *, settings: Settings | None = None, store: MemoryJobs | None = None) -> None:
         settings = settings or Settings(result_bytes_max=RESULT_BYTES_MAX)
         self.clock, ids, self.signals = LoopClock(), RandomIds(), LocalSignals()
-        self.store, self.roster = MemoryJobs(bytes_max=settings.store_bytes_max), Roster()
+        self.store, self.roster = store or MemoryJobs(bytes_max=settings.store_bytes_max), Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
         self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)

@@ -102,7 +102,7 @@ def test_the_worker_protocol_page_has_every_route_and_no_other() -> None:
 
 
 def test_the_metrics_page_has_every_metric_and_no_other() -> None:
-    families = list(_Snapshot({}, {}, {}).collect())
+    families = list(_Snapshot({}, {}, {}, MagicMock(free_bytes=0, full=False)).collect())
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
 
     assert names == set(re.findall(r"^\| `(runyard_\w+)` \|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE))

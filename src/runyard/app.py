@@ -20,7 +20,9 @@ from typing import TypeVar
 from starlette.applications import Starlette
 
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
+from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.runtimes.process import ProcessRuntime
@@ -44,7 +46,7 @@ from runyard.edge.worker import WorkerRoutes
 from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
-from runyard.ports.system import Clock, Ids, Signals
+from runyard.ports.system import Clock, Disk, Ids, Signals
 from runyard.ports.webhooks import Outbox, WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
@@ -56,6 +58,7 @@ from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
+from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.spill import Spills
 from runyard.services.sweeper import Sweeper
@@ -64,9 +67,6 @@ from runyard.services.webhooks import Keeping, Webhooks
 log = logging.getLogger("runyard")
 
 _T = TypeVar("_T")
-
-LOGS = "logs.handed-over"
-"""Workers' lines, from a server that hands over to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,7 @@ class Adapters:
     ids: Ids
     runtime: Callable[[RuntimeObserver], WorkerRuntime]
     webhooks: WebhookSender
+    disk: Disk
 
 
 class Platform:
@@ -107,6 +108,9 @@ class Platform:
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
         self.spills = Spills(a.payloads, a.store, a.clock)
+        self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
+        if settings.store != "memory":
+            self.jobs.admit = self.room.admit
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
@@ -155,6 +159,7 @@ class Platform:
                 logs=self.logs,
                 webhooks=self.webhooks,
                 blobs=a.blobs,
+                room=self.room,
                 clock=a.clock,
                 settings=settings,
                 answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
@@ -171,7 +176,8 @@ class Platform:
         runtime = self.runtime_of(self.lifecycle)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.spills.run())
+        await self.room.look()
+        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.spills.run(), self.room.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
@@ -215,6 +221,8 @@ async def serve(settings: Settings, seat: Seat) -> None:
     """
     if settings.store not in ("memory", "embedded"):
         raise BadRequest(f"store {settings.store!r} is not built yet; use --store embedded or --store memory")
+    if settings.durability not in ("power", "process"):
+        raise BadRequest(f"durability must be power or process, not {settings.durability!r}")
     line = await KeeperLine.on(seat.line)
     for number in (signal.SIGTERM, signal.SIGINT):
         # The keeper stops the platform; a signal to this process alone means the same.
@@ -238,7 +246,7 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
     adapters = _adapters(settings, root, own_ports, line, vigil)
     platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
-    _unpack_logs(platform.logs, root / LOGS)
+    unpack_logs(platform.logs, root)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
         listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
@@ -259,29 +267,11 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
             passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
             await asyncio.gather(*passing, platform.webhooks.settle())
     if platform.handing_over:
-        _pack_logs(platform.logs, root / LOGS)
+        pack_logs(platform.logs, root)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
     if line.lost.is_set():
         raise RunyardError("the keeper is gone, and with it all workers; serve again")
-
-
-def _pack_logs(logs: Logs, file: Path) -> None:
-    file.touch(mode=0o600)
-    with file.open("wb") as packed:
-        packed.writelines(logs.pack())
-
-
-def _unpack_logs(logs: Logs, file: Path) -> None:
-    """Lines are good to have, and no reason not to start."""
-    try:
-        with file.open("rb") as packed:
-            logs.unpack(packed)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        log.warning("the log lines of the server before this one are lost: %s", error)
-    file.unlink(missing_ok=True)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -315,7 +305,8 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         )
 
     in_memory = settings.store == "memory"
-    payloads = FolderPayloads(root / "payloads", synced=not in_memory, emptied=in_memory)
+    synced = settings.durability == "power" and not in_memory
+    payloads = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
     store, outbox = _job_store(settings, root, vigil, payloads)
     return Adapters(
         store=store,
@@ -332,6 +323,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             own_ports=own_ports,
             public_only=_one_of({"any": False, "public-only": True}, "webhook_targets", settings.webhook_targets),
         ),
+        disk=DataDisk(root, root / "control.db"),
     )
 
 
@@ -344,7 +336,8 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads)
         root / "control.db",
         now=SystemClock.now(),
         bytes_max=settings.store_bytes_max,
-        disk_works=vigil.suspend,
+        synced=settings.durability == "power",
+        disk_works=vigil.disk_works,
         render=render,
     )
     assert store.outbox is not None

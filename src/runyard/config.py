@@ -43,6 +43,18 @@ class Settings:
         "Where jobs are kept: `memory` (they end with the server process) or `embedded` (in the data directory too: what "
         "was acknowledged survives restarts, crashes and power failures).",
     )
+    durability: str = _setting(
+        "power",
+        "What the embedded store's acknowledgements survive: `power` (a power failure; each commit waits for the disk) or "
+        "`process` (the end of any process, `kill -9` included; a power failure or a crash of the operating system takes "
+        "the last changes to jobs, and nothing else). Endpoints and keys always survive both.",
+    )
+    disk_reserve_bytes: int = _setting(
+        256 * MIB,
+        "Bytes that are kept for what has been promised: while less than this can still be written to the data directory, "
+        "new jobs, retries and bundles are answered 503, and results, cancels and reads go on. The embedded store asks for "
+        "it, and bundles with any store. 0: never.",
+    )
     store_bytes_max: int = _setting(
         2048 * MIB, "Payload bytes that are held in memory; submits over it are answered 503 until jobs expire."
     )

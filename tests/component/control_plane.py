@@ -29,9 +29,10 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.jobs import Jobs
 from runyard.services.logs import Logs
+from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.webhooks import Keeping, Webhooks
-from tests.control_doubles import CountingIds, MemoryBlobs, SetClock
+from tests.control_doubles import CountingIds, MemoryBlobs, SetClock, SetDisk
 from tests.webhook_kit import RecordingSender
 
 BASE = "http://yard.test:8000"
@@ -97,6 +98,8 @@ class ControlPlane:
     def __init__(self) -> None:
         self.clock, self.ids, self.blobs = SetClock(), CountingIds(), MemoryBlobs()
         self.fleet, self.jobs = SetFleet(), SetJobs()
+        self.disk = SetDisk()
+        self.room = Room(self.disk, self.clock, reserve_bytes=1 << 20)
         control = MemoryControl()
         self.access = Access(control, self.clock, self.ids)
         self.endpoints = Endpoints(control, self.blobs, self.clock, self.ids, LocalSignals())
@@ -127,6 +130,7 @@ class ControlPlane:
                 logs=self.logs,
                 webhooks=self.webhooks,
                 blobs=self.blobs,
+                room=self.room,
                 clock=self.clock,
                 settings=Limits(),
             )

@@ -26,7 +26,7 @@ from runyard.ports.runtime import RuntimeObserver
 from runyard.services.roster import LiveWorker
 from tests.builders import ENDPOINT, a_job, a_scaling, an_endpoint
 from tests.component.wire import NoWebhooks
-from tests.control_doubles import MemoryBlobs
+from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.payload_kit import MemoryPayloads
 from tests.slow_store import SlowJobs
 
@@ -81,6 +81,7 @@ class House:
             ids=RandomIds(),
             runtime=self._runtime,
             webhooks=NoWebhooks(),
+            disk=SetDisk(),
         )
         platform = Platform(adapters, Settings(), "http://workers.test")
         async with platform.running():

@@ -13,7 +13,7 @@ from runyard.domain.payload import Spilled
 from runyard.edge import result_scan
 from tests.builders import ENDPOINT, SECRET, WORKER
 from tests.component.wire import GET, MIB, POST, SETTINGS, Ports, Reply, Wire, open_ports
-from tests.edge_kit import Yard
+from tests.edge_kit import Worker, Yard
 from tests.payload_kit import MemoryPayloads
 
 LARGE = replace(SETTINGS, result_bytes_max=32 * MIB, result_inline_bytes=MIB // 32)
@@ -54,6 +54,14 @@ async def asked(ports: Ports, request: bytes) -> Reply:
 
 async def stored(ports: Ports, job_id: str) -> Job:
     return await ports.platform.jobs.get(EndpointId(ENDPOINT), JobId(job_id))
+
+
+async def held(yard: Yard) -> tuple[Worker, str]:
+    """A worker of the yard, and a job that it holds."""
+    worker = yard.worker()
+    job_id = await yard.client.run()
+    await worker.take()
+    return worker, job_id
 
 
 async def until_quiet(payloads: MemoryPayloads) -> None:
@@ -195,30 +203,46 @@ async def test_a_result_over_the_limit_fails_the_job_and_leaves_nothing(*, chunk
         assert {} == payloads.held
 
 
-async def test_without_room_a_result_is_answered_503_and_kept_when_it_comes_again() -> None:
-    payloads = MemoryPayloads()
-    payloads.room = MIB // 32
-    async with open_ports(LARGE, payloads=payloads) as ports:
-        job_id, worker = await taken(ports)
-        reply = await worker.ask(done(ports, job_id, BODY))
-        assert 503 == reply.status
-        assert "free disk space" in reply.error
-        await until_quiet(payloads)
-        assert {} == payloads.held
-        assert "IN_PROGRESS" == (await shown(ports, job_id)).json()["status"]
-        payloads.room = 10 * MIB
+@pytest.mark.looptime
+async def test_without_room_a_result_waits_and_is_kept_when_there_is_some(looptime: object) -> None:
+    yard = Yard(settings=LARGE)
+    await yard.open()
+    worker, job_id = await held(yard)
+    yard.payloads.room = MIB // 32
+    call = worker.done(job_id, BODY)
+    await asyncio.sleep(100)
+    assert (False, 1, {}) == (call.answered, yard.payloads.drafts, yard.payloads.held)
+    yard.payloads.room = 10 * MIB
 
-        assert 200 == (await (await ports.connect_worker()).ask(done(ports, job_id, BODY))).status
-        assert OUTPUT == (await shown(ports, job_id)).json()["output"]
+    assert 200 == (await call).status
+    assert OUTPUT == (await yard.client.status(job_id))["output"]
+    await yard.close()
+
+
+@pytest.mark.looptime
+async def test_where_there_is_no_room_for_long_a_result_is_answered_503_and_may_come_again(looptime: object) -> None:
+    yard = Yard(settings=LARGE)
+    await yard.open()
+    worker, job_id = await held(yard)
+    yard.payloads.room = MIB // 32
+    reply = await worker.done(job_id, BODY)
+
+    assert 503 == reply.status
+    assert "free disk space" in reply.json()["error"]
+    assert 240 <= looptime < 300
+    assert (0, {}) == (yard.payloads.drafts, yard.payloads.held)
+    assert "IN_PROGRESS" == (await yard.client.status(job_id))["status"]
+    yard.payloads.room = 10 * MIB
+    assert 200 == (await worker.done(job_id, BODY)).status
+    assert OUTPUT == (await yard.client.status(job_id))["output"]
+    await yard.close()
 
 
 @pytest.mark.looptime
 async def test_a_disk_that_is_behind_holds_up_its_worker_and_nobody_else(looptime: object) -> None:
     yard = Yard(settings=LARGE)
     await yard.open()
-    worker = yard.worker()
-    job_id = await yard.client.run()
-    await worker.take()
+    worker, job_id = await held(yard)
     yard.payloads.moves.clear()
     body = json.dumps({"output": "x" * 4 * MIB}).encode()
     call = worker.done(job_id, body[: MIB // 4], headers={"Content-Length": str(len(body))})
@@ -391,9 +415,7 @@ async def test_what_is_still_coming_in_is_not_forgotten(looptime: object) -> Non
 async def test_a_worker_that_leaves_once_its_result_is_whole_has_sent_it(looptime: object) -> None:
     yard = Yard(settings=LARGE)
     await yard.open()
-    worker = yard.worker()
-    job_id = await yard.client.run()
-    await worker.take()
+    worker, job_id = await held(yard)
     yard.payloads.moves.clear()
     call = worker.done(job_id, BODY)
     await asyncio.sleep(0.01)

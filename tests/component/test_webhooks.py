@@ -27,7 +27,7 @@ from runyard.domain.webhook import SCHEDULES
 from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
-from tests.control_doubles import MemoryBlobs
+from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
 from tests.payload_kit import MemoryPayloads
 from tests.webhook_kit import Receiver
@@ -71,6 +71,7 @@ class Yard:
             ids=RandomIds(),
             runtime=FakeRuntime,
             webhooks=HttpxWebhooks(own_ports=[s.getsockname()[1] for s in (user_port, worker_port)]),
+            disk=SetDisk(),
         )
         self.platform = Platform(adapters, Settings(data_dir=data_dir), worker_url)
         _, key = await self.platform.access.create("test")

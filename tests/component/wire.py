@@ -25,7 +25,7 @@ from runyard.edge.bodies import job_body
 from runyard.edge.listener import listening
 from runyard.ports.runtime import RuntimeObserver
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
-from tests.control_doubles import MemoryBlobs
+from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
 from tests.payload_kit import MemoryPayloads
 
@@ -173,6 +173,7 @@ async def open_ports(
         ids=RandomIds(),
         runtime=runtime or FakeRuntime,
         webhooks=NoWebhooks(),
+        disk=SetDisk(),
     )
     platform = Platform(adapters, settings, "http://workers.test")
     _, key = await platform.access.create("test")

@@ -172,7 +172,7 @@ async def written(payloads: Payloads) -> None:
         await draft.drop()
 
 
-@pytest.mark.parametrize("fails", ["write", "fsync", "open"])
+@pytest.mark.parametrize("fails", ["pwrite", "fsync", "open"])
 async def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(
     root: Path, fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +189,26 @@ async def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(
         await written(payloads)
 
     assert set() == names(root)
+
+
+async def test_a_write_that_found_no_room_can_be_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = FolderPayloads(root)
+    real, calls = os.pwrite, 0
+
+    def full_for_a_while(file: int, data: memoryview, at: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, data[:1000], at)
+
+    monkeypatch.setattr(adapter.os, "pwrite", full_for_a_while)
+    draft = await payloads.begin(ENDPOINT, JOB)
+    with pytest.raises(TooBusy):
+        await draft.write(DATA)
+    await draft.write(DATA)
+
+    assert DATA == payloads.load(await draft.keep())
 
 
 async def test_drafts_of_many_jobs_come_in_side_by_side(root: Path) -> None:

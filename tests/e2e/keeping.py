@@ -107,9 +107,11 @@ class Endpoint:
 
 
 @contextmanager
-def keeping(data: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Iterator[Keeping]:
+def keeping(
+    data: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None, log: Path | None = None
+) -> Iterator[Keeping]:
     """Serve from this folder. At the end nothing of it may be left, unless the test has killed the keeper."""
-    log = data.parent / f"{data.name}.log"
+    log = log or data.parent / f"{data.name}.log"
     cwd = cwd or data.parent
     command = [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", str(data), *flags]
     with (

@@ -240,5 +240,8 @@ class Yard:
         self.roster.retire(live)
         await self.dispatch.worker_gone(live, "ended while the platform was away")
 
+    async def see_to(self, work: Coroutine[Any, Any, None]) -> None:
+        await work
+
     def stop_soon(self, live: LiveWorker, reason: str) -> None:
         raise AssertionError(f"{live.id} is to be stopped: {reason}")

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+from runyard.adapters.backups import back_up, restore
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.stores import journal
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.account import ApiKey, KeyId, digest_of
@@ -73,6 +75,36 @@ async def jobs(folder: Path, count: str) -> None:
     await store.close()
 
 
+async def careless(folder: Path, count: str) -> None:
+    """Endpoints' keys beside jobs that need not survive a power failure: these must not take the keys with them."""
+    acks, path = Acks(), folder / "control.db"
+    journal.LOG_PAGES = 30  # The log is copied into the file often, and by the jobs' connection.
+    store, jobs = SqliteControl(path), EmbeddedJobs(path, now=START, synced=False, clean_from_bytes=1 << 14)
+    for number in range(int(count)):
+        await asyncio.gather(*(jobs.add(a_job(f"job-{number}-{n}", input=b"1" * 20_000)) for n in range(10)))
+        key = ApiKey(id=KeyId(f"key-{number}"), name="ci", digest=digest_of(str(number)), created_at=START)
+        await store.add_key(key)
+        acks.tell(f"added {key.id}")
+    await jobs.close()
+    await store.close()
+
+
+async def backups(folder: Path, count: str) -> None:
+    """A data directory, a backup of it, and the data directory that is made from that."""
+    acks, data = Acks(), folder / "data"
+    await blobs(data, count)
+    store = SqliteControl(data / "control.db")
+    for number in range(int(count)):
+        key = ApiKey(id=KeyId(f"key-{number}"), name="ci", digest=digest_of(str(number)), created_at=START)
+        await store.add_key(key)
+    for number in range(3):
+        back_up(data, folder / f"backup-{number}", now=START, version="1")
+        acks.tell(f"backup-{number}")
+        restore(folder / f"backup-{number}", folder / f"again-{number}", now=START, key=lambda: ("new", "secret"))
+        acks.tell(f"again-{number}")
+    await store.close()
+
+
 def rendered(job: Job) -> bytes:
     """What is owed for its end."""
     return job.id.encode() * 50
@@ -84,4 +116,8 @@ async def _one(data: bytes) -> AsyncIterator[bytes]:
 
 if __name__ == "__main__":
     _, program, where, count = sys.argv
-    asyncio.run({"control": control, "blobs": blobs, "jobs": jobs}[program](Path(where), count))
+    asyncio.run(
+        {"control": control, "blobs": blobs, "jobs": jobs, "careless": careless, "backups": backups}[program](
+            Path(where), count
+        )
+    )

@@ -2,12 +2,16 @@
 
 import asyncio
 import hashlib
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from runyard.adapters.backups import restore
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
@@ -24,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("shim")
 CUTS = 200
 JOB_CUTS = 1_000
 SEED = 3
+BACKED_UP = 8
 
 
 def recorded(tmp_path: Path, program: str, count: int) -> Recording:
@@ -85,6 +90,47 @@ async def jobs_hold(path: Path) -> set[str]:
     finally:
         await store.close()
     return held
+
+
+def careless_lost(cut: Cut) -> Iterable[str]:
+    """Nor may the file be damaged, or the jobs that are still in it."""
+    database = cut.folder / "control.db"
+    missing = control_lost(cut)
+    with closing(sqlite3.connect(database)) as connection:
+        damage = [row[0] for row in connection.execute("pragma integrity_check")]
+    asyncio.run(jobs_hold(database))
+    return {*missing, *(line for line in damage if line != "ok")}
+
+
+def backups_lost(cut: Cut) -> Iterable[str]:
+    """What has the name of a backup, or of a data directory, is whole; what was acknowledged is there."""
+    acked = {ack.decode() for ack in cut.acks if ack.startswith((b"backup", b"again"))}
+    there = {path.name for path in cut.folder.glob("backup-*")}
+    there |= {path.parent.name for path in cut.folder.glob("again-*/control.db")}
+    keys = {f"added key-{number}" for number in range(BACKED_UP)}
+    for name in sorted(there):
+        folder = cut.folder / name
+        if name.startswith("backup"):
+            with tempfile.TemporaryDirectory() as scratch:
+                restore(folder, Path(scratch) / "again", now=START, key=lambda: ("new", "secret"))
+        elif missing := (keys | {"added new"}) - asyncio.run(control_holds(folder / "control.db")):
+            yield f"{name} lacks {missing}"
+        elif len(list((folder / "blobs").iterdir())) != BACKED_UP or not (folder / "admin.key").read_text():
+            yield f"{name} lacks blobs, or its key"
+    yield from acked - there
+
+
+def test_a_backup_and_what_is_restored_from_it_outlive_a_power_failure(tmp_path: Path) -> None:
+    findings = recorded(tmp_path, "backups", BACKED_UP).examine(backups_lost, cuts=CUTS, seed=SEED)
+
+    assert not findings.problems, str(findings)
+
+
+def test_jobs_that_need_not_outlive_a_power_failure_do_not_take_keys_with_them(tmp_path: Path) -> None:
+    findings = recorded(tmp_path, "careless", 30).examine(careless_lost, cuts=CUTS, seed=SEED)
+
+    assert not findings.problems, str(findings)
+    assert findings.acks > CUTS
 
 
 def test_jobs_and_what_their_ends_owe_outlive_a_power_failure(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from runyard.adapters.files import publish
-from runyard.domain.errors import BadRequest, NotFound, TooLarge
+from runyard.domain.errors import BadRequest, NotFound, TooBusy, TooLarge
 
 WRITE_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -36,6 +37,10 @@ class FolderBlobs:
         try:
             await _receive(digest, chunks, bytes_max, handle)
             await asyncio.to_thread(publish, handle, part, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise TooBusy(f"the disk has no room for bundle {digest}; free disk space, then try again") from error
         finally:
             os.close(handle)
             await asyncio.to_thread(part.unlink, missing_ok=True)

@@ -87,7 +87,7 @@ class FolderDraft:
         self._open = True
 
     async def write(self, piece: bytes) -> None:
-        await self._folder.aside(lambda: _or_busy(lambda: _write_all(self._file, piece)))
+        await self._folder.aside(lambda: _or_busy(lambda: _write_all(self._file, piece, self._size)))
         self._size += len(piece)
 
     async def keep(self) -> Spilled:
@@ -164,7 +164,9 @@ def _or_busy(work: Callable[[], _T]) -> _T:
         raise TooBusy(f"the payload cannot be written ({error.strerror}); free disk space, then try again") from error
 
 
-def _write_all(file: int, data: bytes) -> None:
+def _write_all(file: int, data: bytes, at: int) -> None:
+    """At its place, so that it can be tried again after a part of it."""
     view = memoryview(data)
     while view:
-        view = view[os.write(file, view) :]
+        written = os.pwrite(file, view, at)
+        view, at = view[written:], at + written

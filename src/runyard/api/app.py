@@ -29,7 +29,7 @@ def build_app(services: Services) -> Starlette:
             *Serverless(services).routes(),
             *DeadLetterRoutes(services).routes(),
             *LogStreams(services).routes(),
-            *Bundles(services.blobs, services.settings.bundle_bytes_max).routes(),
+            *Bundles(services.blobs, services.room, services.settings.bundle_bytes_max).routes(),
             *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
             *Metrics(services).routes(),

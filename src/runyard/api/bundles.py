@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from runyard.api.bodies import check_declared_length
 from runyard.api.replies import reply
 from runyard.api.routing import resource
+from runyard.api.services import Room
 from runyard.domain.errors import BadRequest, NotFound
 from runyard.ports.stores import Blobs
 from runyard.wire.control import Bundle
@@ -22,8 +23,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Bundles:
     """HEAD asks whether a bundle is here; PUT brings it: 201, or 200 when it was here already."""
 
-    def __init__(self, blobs: Blobs, bytes_max: int) -> None:
+    def __init__(self, blobs: Blobs, room: Room, bytes_max: int) -> None:
         self._blobs = blobs
+        self._room = room
         self._bytes_max = bytes_max
 
     def routes(self) -> list[BaseRoute]:
@@ -40,6 +42,7 @@ class Bundles:
         check_declared_length(request.headers, self._bytes_max)
         if await self._blobs.exists(digest):
             return reply(Bundle(digest))
+        self._room.admit()
         await self._blobs.put(digest, _chunks(request), self._bytes_max)
         return reply(Bundle(digest), 201)
 

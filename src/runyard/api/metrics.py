@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute
 from runyard import __version__
 from runyard.api.replies import reply
 from runyard.api.routing import resource
-from runyard.api.services import Services
+from runyard.api.services import Room, Services
 from runyard.domain.job import EndpointId
 from runyard.domain.worker import WorkerState
 from runyard.ports.stores import JobCounts
@@ -39,7 +39,7 @@ class Metrics:
         jobs = {id: await self._services.jobs.counts(id) for id in ids}
         workers = {id: self._services.fleet.worker_states(id) for id in ids}
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(jobs, workers, self._services.answers()))
+        registry.register(_Snapshot(jobs, workers, self._services.answers(), self._services.room))
         return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -51,16 +51,22 @@ class _Snapshot(Collector):
         jobs: Mapping[EndpointId, JobCounts],
         workers: Mapping[EndpointId, Mapping[WorkerState, int]],
         answers: Mapping[tuple[str, int], int],
+        room: Room,
     ) -> None:
         self._jobs = jobs
         self._workers = workers
         self._answers = answers
+        self._room = room
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         info = GaugeMetricFamily("runyard_build_info", "1, with the version of Runyard.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
         yield GaugeMetricFamily("runyard_endpoints", "Endpoints that exist.", value=len(self._jobs))
+        free = "Bytes that can be written to the data directory."
+        yield GaugeMetricFamily("runyard_disk_free_bytes", free, value=self._room.free_bytes)
+        full = "1 while new jobs and bundles are refused for want of room."
+        yield GaugeMetricFamily("runyard_disk_full", full, value=self._room.full)
         yield from self._job_families()
         yield self._worker_family()
         yield self._answer_family()

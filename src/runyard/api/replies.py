@@ -11,7 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runyard.domain.endpoint import RESERVED_IDS
-from runyard.domain.errors import BadRequest, MethodNotAllowed, NotFound, RunyardError, Unauthorized, Unprocessable
+from runyard.domain.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NotFound,
+    RunyardError,
+    Unauthorized,
+    Unprocessable,
+)
 from runyard.wire.control import Error, Problem
 
 # The documented titles; what the standard library says depends on its version.
@@ -77,6 +84,8 @@ def _headers(error: RunyardError) -> Mapping[str, str]:
             return {"Allow": ", ".join(allow)}
         case Unauthorized():
             return {"WWW-Authenticate": "Bearer"}
+        case RunyardError(retry_after_s=int(seconds)):
+            return {"Retry-After": str(seconds)}
         case _:
             return {}
 

@@ -63,6 +63,22 @@ class Jobs(Protocol):
         ...
 
 
+class Room(Protocol):
+    """What the disk has room for."""
+
+    @property
+    def free_bytes(self) -> int: ...
+
+    @property
+    def full(self) -> bool:
+        """What is new is refused."""
+        ...
+
+    def admit(self) -> None:
+        """Raises `TooBusy` while it is full."""
+        ...
+
+
 class ApiSettings(Protocol):
     """The settings that matter here."""
 
@@ -82,6 +98,7 @@ class Services:
     logs: Logs
     webhooks: Webhooks
     blobs: Blobs
+    room: Room
     clock: Clock
     settings: ApiSettings
     answers: Callable[[], Mapping[tuple[str, int], int]] = dict[tuple[str, int], int]

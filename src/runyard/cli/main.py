@@ -1,4 +1,5 @@
-"""`runyard`: the command line, a client of REST v2 but for `serve` and `restart`.
+"""`runyard`: the command line, a client of REST v2 but for what works on a data directory: `serve`, `restart`,
+`backup` and `restore`.
 
 Start-up is a feature: what a command needs beyond click is imported when it runs. Exit codes: 0 it worked; 1 it did not,
 or the job it ran has failed; 2 the command line is wrong.
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from runyard import __version__
-from runyard.cli import dead_letters, deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
+from runyard.cli import backup, dead_letters, deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
 
 
 class Commands(click.Group):
@@ -43,6 +44,8 @@ def main() -> None:
 for command in (
     serve.serve,
     restart.restart,
+    backup.backup,
+    backup.restore,
     deploy.deploy,
     jobs.run,
     jobs.status,

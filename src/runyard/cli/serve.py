@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @click.option("--data-dir", metavar="FOLDER", help="Where everything is kept.  [default: ~/.runyard]")
 @click.option("--domain", metavar="NAME", help="Domain of load-balancing endpoints.  [default: localhost]")
 @click.option("--store", metavar="STORE", help="Where jobs are kept: memory or embedded.  [default: memory]")
+@click.option(
+    "--durability", metavar="LEVEL", help="What acknowledged jobs survive: power or process.  [default: power]"
+)
 @click.option("--keeper", "seat", hidden=True, help="What a keeper gives to the server that it starts.")
 def serve(seat: str | None, **flags: Any) -> None:
     """Run the platform until SIGTERM or Ctrl-C.
@@ -25,12 +28,14 @@ def serve(seat: str | None, **flags: Any) -> None:
     RUNYARD_* variables and in runyard.toml; flags win. A small keeper process holds the ports and the workers, and replaces
     the server behind them when it crashes or on `runyard restart`.
     """
+    from runyard.adapters.backups import check_whole
     from runyard.config import load
     from runyard.domain.errors import BadRequest, RunyardError
 
     try:
         settings = load(flags)
         root = settings.make_root()
+        check_whole(root)
     except BadRequest as error:
         raise click.UsageError(str(error)) from error
     if seat is None:

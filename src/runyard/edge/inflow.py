@@ -7,8 +7,10 @@ that. So a worker sends no faster than the disk takes it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
+from runyard.domain.errors import TooBusy
 from runyard.domain.job import EndpointId, JobId
 from runyard.domain.payload import Spilled
 from runyard.edge.exchange import Exchange
@@ -18,6 +20,10 @@ from runyard.services.spill import Incoming, Spills
 from runyard.wire.jobs import WorkerBody
 
 WAITING_BYTES_MAX = 256 * 1024
+RESULT_HOLD_S = 240.0
+"""How long a result waits for a store, or a disk, that cannot write; the oldest stock workers wait 300 s for an answer."""
+RETRY_S = 0.25
+_T = TypeVar("_T")
 
 
 class Inflow:
@@ -81,7 +87,7 @@ class Inflow:
         try:
             if not self._begun:
                 self._begun = True
-                self._incoming = await self._spills.begin(*self._job, self._worker_id)
+                self._incoming = await self._patiently(lambda: self._spills.begin(*self._job, self._worker_id))
             while self._waiting and not self._given_up:
                 data = b"".join(self._waiting)
                 self._waiting, self._waiting_bytes = [], 0
@@ -98,8 +104,20 @@ class Inflow:
     async def _write(self, pieces: Iterator[bytes]) -> None:
         for piece in pieces:
             if self._incoming is not None:
-                await self._incoming.write(piece)
+                write = self._incoming.write
+                await self._patiently(lambda piece=piece, write=write: write(piece))
             await asyncio.sleep(0)  # Nobody is to wait for a whole body.
+
+    async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Wait while there is no room, as for a small result (`worker.py`): soon refused, it would be lost."""
+        until = self._x.protocol.loop.time() + RESULT_HOLD_S
+        while True:
+            try:
+                return await work()
+            except TooBusy:
+                if self._given_up or self._x.protocol.loop.time() >= until:
+                    raise
+            await asyncio.sleep(RETRY_S)
 
     def _fail(self, error: Exception) -> None:
         self._error, self._given_up = error, True

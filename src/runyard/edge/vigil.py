@@ -4,8 +4,8 @@ A process that sleeps has to be woken and finds its caches cold: 60 us for each 
 of a no-op job takes. So after news the loop looks for more for a moment before it sleeps, as hypervisors do with idle
 processors (halt polling), but only where news has lately come that soon: under a handler that takes its time, and on an idle
 platform, it sleeps at once. Nor is it done in a crowd: where one look finds news on several connections there is hardly any
-sleep to be saved, and looking less often finds more at a time. Nor while the disk is at work: its answer takes longer than a
-vigil, and comes by a thread that needs the interpreter.
+sleep to be saved, and looking less often finds more at a time. A vigil that a
+quick disk's work comes into lasts until that is done, and from then on: it is what everybody waits for.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ CREDIT_MAX = 8
 FAILURE_COSTS = 3
 """A vigil in vain takes as much credit as three pieces of news bring that one could have been kept for."""
 CROWD_COSTS = 200
+DISK_WINDOWS = 8
+"""By so many times its length a vigil is longer while the disk works, at most: a slow one is not waited for like this."""
 
 
 class Vigil:
     """The vigils of one event loop, `window_s` long; with 0 it keeps none."""
 
-    __slots__ = ("_credit", "_heard", "_keeping", "_loop", "_now", "_over_at", "_suspended", "_window_s")
+    __slots__ = ("_credit", "_disk_works", "_heard", "_keeping", "_loop", "_now", "_over_at", "_window_s")
 
     def __init__(
         self, window_s: float, loop: AbstractEventLoop | None = None, now: Callable[[], float] = time.perf_counter
@@ -34,7 +36,7 @@ class Vigil:
         self._over_at = float("-inf")
         self._credit = 0
         self._keeping = False
-        self._suspended = False
+        self._disk_works = False
         self._heard = 0
         """Pieces of news since the last look."""
 
@@ -53,21 +55,19 @@ class Vigil:
                 self._heard = 0
                 self._loop.call_soon(self._watch)
 
-    def suspend(self, suspended: bool) -> None:
-        """Keep none for now, or again: what has been waited for is there."""
-        self._suspended = suspended
-        if not suspended:
+    def disk_works(self, works: bool) -> None:
+        """The disk has begun to work for somebody who waits, or has done what it was to do."""
+        self._disk_works = works
+        if not works:
             self.rest()
 
     def _watch(self) -> None:
         assert self._loop is not None
         heard, self._heard = self._heard, 0
-        if self._suspended and heard <= 1:
-            self._loop.call_soon(self._watch)
-        elif heard > 1:
+        if heard > 1:
             self._keeping = False
             self._credit = -CROWD_COSTS
-        elif self._now() < self._over_at:
+        elif self._now() < self._over_at + self._disk_works * DISK_WINDOWS * self._window_s:
             self._loop.call_soon(self._watch)
         else:
             self._keeping = False

@@ -5,20 +5,21 @@ Its listener serves nothing else. Each route carries the worker's id and is open
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from msgspec import UNSET
 
 from runyard.domain.account import digest_of
-from runyard.domain.errors import BadRequest, TooLarge, Unauthorized
+from runyard.domain.errors import BadRequest, TooBusy, TooLarge, Unauthorized
 from runyard.domain.job import Job, JobId, WorkerId
 from runyard.domain.payload import Payload
 from runyard.edge import bodies
 from runyard.edge.exchange import Exchange
-from runyard.edge.inflow import Inflow
+from runyard.edge.inflow import RESULT_HOLD_S, RETRY_S, Inflow
 from runyard.edge.paths import Paths
 from runyard.edge.routes import Route
 from runyard.services.dispatch import Dispatch, end_state
@@ -126,23 +127,24 @@ class WorkerRoutes:
         x.hold(self._poll_hold_s, over)
 
     async def _done(self, x: Exchange, live: LiveWorker) -> None:
-        job_id = JobId(x.args[2])
         if x.inflow is None:
             sent = bodies.parse_worker_body(x.body)
-            await self._said(live, job_id, sent, None if sent.output is UNSET else bytes(sent.output))
+            await self._said(x, live, sent, None if sent.output is UNSET else bytes(sent.output))
         else:
             try:
-                await self._said(live, job_id, *await x.inflow.result())
+                await self._said(x, live, *await x.inflow.result())
             finally:
                 await x.inflow.close()
         x.respond(200, b"{}")
 
-    async def _said(self, live: LiveWorker, job_id: JobId, sent: WorkerBody, output: Payload | None) -> None:
+    async def _said(self, x: Exchange, live: LiveWorker, sent: WorkerBody, output: Payload | None) -> None:
+        job_id = JobId(x.args[2])
         if sent.status == "IN_PROGRESS":
             if output is not None:
                 await self._dispatch.progress(live, job_id, output)
         else:
-            await self._dispatch.report(live, job_id, end_state(output, bodies.error_of(sent)))
+            end = end_state(output, bodies.error_of(sent))
+            await _kept(x, lambda: self._dispatch.report(live, job_id, end))
             if sent.stopPod:
                 self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
 
@@ -160,7 +162,7 @@ class WorkerRoutes:
             message = f"a stream chunk of {len(x.body)} bytes was dropped: over 1 MB only strings are split; yield less"
             await self._dispatch.stream(live, JobId(x.args[2]), [bodies.error_body(message)])
             raise TooLarge(message)
-        await self._dispatch.stream(live, JobId(x.args[2]), chunks)
+        await _kept(x, lambda: self._dispatch.stream(live, JobId(x.args[2]), chunks))
         x.respond(200, b"{}")
 
     async def _stop(self, x: Exchange, live: LiveWorker) -> None:
@@ -222,6 +224,34 @@ class StopPoll:
 
     def end(self) -> None:
         self._x.respond(204)
+
+
+async def _kept(x: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+    """Keep a result or chunks as soon as the store can write.
+
+    A stock worker drops a result after three answers of 503 within 5 s (protocol A.2), but waits 300 s for an answer: so
+    it waits, unless the server is replaced, and only then is told to come again. If it leaves meanwhile, what it brought
+    is kept all the same.
+    """
+    until: float | None = None
+    over = False
+
+    def hurry() -> None:
+        nonlocal over
+        over = True
+
+    while True:
+        try:
+            await work()
+            return
+        except TooBusy:
+            now = x.protocol.loop.time()
+            if until is None:
+                until = now + RESULT_HOLD_S
+                x.hold(RESULT_HOLD_S, hurry)
+            if over or now >= until:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 def _anyone(x: Exchange) -> None:

@@ -42,7 +42,8 @@ def claim(data: Path) -> int:
         pid = os.read(handle, 32).decode() or "unknown"
         fail(f"another platform (process {pid}) serves from {data}; stop it, or choose another --data-dir")
     os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    with suppress(OSError):  # On a full disk the claim holds without a name.
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle
 
 

@@ -123,7 +123,8 @@ class Keeper:
         theirs.close()
         server = Server(popen, errors, Line(self._selector, ours, lambda message: self._heard(server, message)))
         server.line.when_closed = lambda: self._line_closed(server)
-        with (self._data / "servers").open("a") as notes:
+        # On a full disk a server without a note is better than none: it still goes when its keeper does.
+        with suppress(OSError), (self._data / "servers").open("a") as notes:
             notes.write(f"{identity(popen.pid)}\n")
         return server
 
@@ -186,6 +187,8 @@ class Keeper:
 
     def _without_server(self, server: Server, code: int) -> None:
         self._answer(error=f"the new server failed when the old one had gone; it is tried again: {server.last_words()}")
+        if not server.stands_by:
+            server.pass_on_words()  # It has not come so far as to speak for itself.
         if self._stopping or not self._announced:
             self._exit_code = code if code >= 0 else 1
             return

@@ -21,11 +21,13 @@ class Draft(Protocol):
     """A payload that is coming in. Nobody can read it before it is whole. Calls are not to overlap."""
 
     async def write(self, piece: bytes) -> None:
-        """Add to it. Raises `TooBusy` when there is no room; it can only be dropped then."""
+        """Add to it. Raises `TooBusy` when there is no room; it can be tried again."""
         ...
 
     async def keep(self) -> Spilled:
-        """It is whole, and lasts as well as the store promises when this returns. Raises `TooBusy` as `write` does."""
+        """It is whole, and lasts as well as the store promises when this returns. Raises `TooBusy` when
+        that cannot be; it can only be dropped then.
+        """
         ...
 
     async def drop(self) -> None:

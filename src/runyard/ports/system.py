@@ -1,4 +1,4 @@
-"""Time, names and wake-ups."""
+"""Time, names, room and wake-ups."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ class Ids(Protocol):
 
     def signing_key(self) -> bytes:
         """256 random bits, to sign webhooks with."""
+        ...
+
+
+class Disk(Protocol):
+    """Where the data directory is."""
+
+    async def free_bytes(self) -> int:
+        """Bytes that can still be written there, without what nobody but root may use. Raises `OSError`."""
         ...
 
 

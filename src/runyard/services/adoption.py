@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import NotFound
@@ -59,8 +59,9 @@ class Records:
 
     async def forget(self, worker_id: WorkerId) -> None:
         async with self._turn:
-            if self._kept.pop(worker_id, None) is not None:
+            if worker_id in self._kept:
                 await self._store.forget(worker_id)
+                del self._kept[worker_id]
 
 
 class EndpointBook(Protocol):
@@ -80,6 +81,10 @@ class Heirs(Protocol):
 
     async def gone(self, live: LiveWorker) -> None:
         """It is in the roster with what it held, and does not run."""
+        ...
+
+    async def see_to(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this now, or in the background if the store cannot write now."""
         ...
 
     def stop_soon(self, live: LiveWorker, reason: str) -> None: ...
@@ -112,12 +117,12 @@ class Adoption:
             await runtime.stop(worker_id, timedelta(0))
         fleet = [self._roster.add(worker) for worker in known]
         for endpoint in self._endpoints.list():
-            await self._give_jobs(await self._running_jobs(endpoint.id))
+            forsaken = self._give_jobs(await self._running_jobs(endpoint.id))
+            await heirs.see_to(self._forsake(forsaken))
         for live in fleet:
             if live.id in running:
                 await self._adopt(live, runtime, heirs)
-            else:
-                await heirs.gone(live)
+        await heirs.see_to(self._bury([live for live in fleet if live.id not in running], heirs))
 
     async def _adopt(self, live: LiveWorker, runtime: WorkerRuntime, heirs: Heirs) -> None:
         if live.worker.ready_at is not None and not live.held:
@@ -140,14 +145,21 @@ class Adoption:
             if after is None:
                 return jobs
 
-    async def _give_jobs(self, jobs: Sequence[Job]) -> None:
-        """To the workers that hold their leases; the others back to the queue, where the oldest must come first."""
+    def _give_jobs(self, jobs: Sequence[Job]) -> list[Job]:
+        """To the workers that hold their leases; returns those that nobody holds."""
         for job in reversed(jobs):
             if (live := self._holder(job)) is not None:
                 live.took(job.id, self._clock.now() if job.lease is None else job.lease.taken_at)
+        return [job for job in jobs if self._holder(job) is None]
+
+    async def _forsake(self, jobs: Sequence[Job]) -> None:
+        """Back to the queue, where the oldest must come first."""
         for job in jobs:
-            if self._holder(job) is None:
-                await self._dispatch.forsaken(job, "its worker ended while the platform was away")
+            await self._dispatch.forsaken(job, "its worker ended while the platform was away")
+
+    async def _bury(self, ended: Sequence[LiveWorker], heirs: Heirs) -> None:
+        for live in ended:
+            await heirs.gone(live)
 
     def _holder(self, job: Job) -> LiveWorker | None:
         return None if job.lease is None else self._roster.get(job.lease.worker_id)

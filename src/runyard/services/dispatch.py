@@ -17,6 +17,7 @@ What makes this safe with stock workers (protocol sections 0 and F):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
@@ -27,6 +28,7 @@ from runyard.domain.worker import Exit
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
+from runyard.services.insistence import insist
 from runyard.services.roster import LiveWorker, Roster, StopPoll
 
 SUSPICION_S = 2.0
@@ -177,7 +179,7 @@ class Dispatch:
         gone = parked and lot.polls.pop(poll, None) is None
         if gone or not self._hand_over(live, poll, jobs):
             for job in reversed(jobs):
-                await self._store.save(job.give_back(), was=job)
+                await insist(partial(self._store.save, job.give_back(), was=job), self._clock)
             if parked:
                 lot.arrivals += 1
             else:
@@ -275,7 +277,7 @@ class Dispatch:
     async def forsaken(self, job: Job, reason: str) -> None:
         """A running job whose worker nobody knows: it has ended with an earlier platform process."""
         lost = job.lose_worker(self._clock.now(), reason, Evidence(Cause.PLATFORM_DIED), self._limits)
-        if await self._store.save(lost, was=job):
+        if await insist(lambda: self._store.save(lost, was=job), self._clock):
             self._signals.fire(job.id)
 
     async def _lose(
@@ -284,7 +286,8 @@ class Dispatch:
         code, signal = (None, None) if exit is None else (exit.code, exit.signal)
         for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
             evidence = Evidence(cause, code, signal, self.last_words(live.id, job_id))
-            await self._apply(live, job_id, lambda job, now, e=evidence: job.lose_worker(now, reason, e, self._limits))
+            lose = partial(_lose_worker, reason=reason, evidence=evidence, limits=self._limits)
+            await insist(partial(self._apply, live, job_id, lose), self._clock)
             live.dropped(job_id, self._clock.now())
             self._signals.fire(job_id)
         await self.requeued(live.worker.endpoint_id)
@@ -349,3 +352,7 @@ def end_state(output: Payload | None, error: str | None) -> Callable[[Job, float
     if error is not None:
         return lambda job, now: job.fail(error, output, now)
     return lambda job, now: job.complete(output, now)
+
+
+def _lose_worker(job: Job, now: float, *, reason: str, evidence: Evidence, limits: AttemptLimits) -> Job:
+    return job.lose_worker(now, reason, evidence, limits)

@@ -66,6 +66,8 @@ class Jobs:
         self._ids = ids
         self.closing = False
         """The platform stops and takes no new job."""
+        self.admit: Callable[[], None] = lambda: None
+        """Set by the composition root: raises `TooBusy` while there is no room for what is new."""
 
     def new_id(self, *, sync: bool) -> JobId:
         """An id for a job that is about to be submitted."""
@@ -84,6 +86,7 @@ class Jobs:
         """
         if self.closing:
             raise TooBusy("the platform is stopping; send the job again when it is back")
+        self.admit()
         now = self._clock.now()
         timeout = request.policy.execution_timeout or endpoint.execution_timeout
         job = Job(
@@ -127,6 +130,7 @@ class Jobs:
         """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010), and for one that is
         quarantined, unless `force`.
         """
+        self.admit()  # It will have a result again, which nobody has promised yet.
         job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now, force=force))
         await self._dispatch.requeued(endpoint_id)
         return job

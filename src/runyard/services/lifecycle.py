@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 from runyard.domain.account import digest_of
 from runyard.domain.attempt import Cause
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
-from runyard.domain.errors import BuildFailed, NotFound, RunyardError
+from runyard.domain.errors import BuildFailed, NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import Failures
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit, Worker, cause_of_end
@@ -26,6 +27,7 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
+from runyard.services.insistence import insist
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
@@ -33,6 +35,8 @@ from runyard.services.worker_env import worker_env
 log = logging.getLogger("runyard.fleet")
 
 EVIDENCE_LINES = 5
+SEE_TO_S_MAX = 1.0
+END_S_MAX = 5.0
 _STOP, _END = "stop a worker", "a worker has ended"
 
 
@@ -105,7 +109,8 @@ class Lifecycle:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for live in self._roster:
             if live.worker.spawned_at is not None:
-                await self._records.keep(live)
+                with suppress(TooBusy):  # The record is a little old, then; the platform must end nevertheless.
+                    await self._records.keep(live)
 
     def adopted(self, live: LiveWorker) -> None:
         """A platform process before this one has started it, and it still runs."""
@@ -117,10 +122,16 @@ class Lifecycle:
         """A platform process before this one has started it, and it does not run any more."""
         await self._ended(live, None, f"worker {live.id} ended while the platform was away")
 
+    async def see_to(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this, in the background when it takes more than a moment: what cannot be written on a full disk must not keep
+        the platform from opening.
+        """
+        await asyncio.wait([self._spawn(work)], timeout=SEE_TO_S_MAX)
+
     def record(self, live: LiveWorker) -> None:
         """Bring the stored record up to date soon, if need be."""
         if live.worker.spawned_at is not None and self._records.differs(live):
-            self._spawn(self._records.keep(live))
+            self._spawn(insist(lambda: self._records.keep(live), self._clock))
 
     def stop_soon(self, live: LiveWorker, reason: str) -> None:
         """Stop this worker whatever it holds, with its grace."""
@@ -131,8 +142,12 @@ class Lifecycle:
         """Return when no worker is being stopped, and the jobs of those that were are back in the queue. They can still
         report while this waits.
         """
-        while stops := [task for task in self._tasks if task.get_name() in (_STOP, _END)]:
-            await asyncio.wait(stops)
+        while waits := {task: task.get_name() for task in self._tasks if task.get_name() in (_STOP, _END)}:
+            # On a full disk an end cannot be written down: the next start finds the jobs of workers that are gone.
+            patience_s = None if _STOP in waits.values() else END_S_MAX
+            done, _ = await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
 
     # Starts
 
@@ -286,7 +301,7 @@ class Lifecycle:
         if cause is Cause.WORKER_STOPPED and worker.stop_reason is not None:
             reason = f"worker {worker.id} was stopped: {worker.stop_reason}"
         await self._dispatch.worker_gone(live, reason, cause, exit)
-        await self._records.forget(worker.id)
+        await insist(lambda: self._records.forget(worker.id), self._clock)
         if self._release_of(worker.endpoint_id) is None:
             self._roster.forget_endpoint(worker.endpoint_id)
         self._changed(worker.endpoint_id)
@@ -348,10 +363,11 @@ class Lifecycle:
     def _changed(self, endpoint_id: EndpointId) -> None:
         self._signals.fire(topics.demand(endpoint_id))
 
-    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> None:
+    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from runyard.domain.errors import TooBusy
 from runyard.domain.job import Job, JobState
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
@@ -32,7 +35,8 @@ class Sweeper:
         now = self._clock.now()
         jobs = await self._store.due(now, BATCH)
         for job in jobs:
-            await self._settle(job, now)
+            with suppress(TooBusy):  # Nothing can be written now; the next pass tries again.
+                await self._settle(job, now)
         return len(jobs) == BATCH
 
     async def _settle(self, job: Job, now: float) -> None:

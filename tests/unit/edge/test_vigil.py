@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runyard.edge.vigil import CREDIT_MAX, Vigil
+from runyard.edge.vigil import CREDIT_MAX, DISK_WINDOWS, Vigil
 
 
 class Scene:
@@ -102,17 +102,40 @@ def test_in_a_crowd_it_does_not_stay_awake() -> None:
     assert turns_kept < 10
 
 
-def test_while_the_disk_is_at_work_it_does_not_stay_awake_and_that_costs_no_credit() -> None:
+def test_a_vigil_lasts_as_long_as_the_disk_works_and_begins_anew_when_it_has_done() -> None:
     scene = Scene()
     scene.hear(0)
     scene.hear(0.5)
+    scene.vigil.disk_works(True)
+    scene.time += 3
+    scene.turn()
+    assert scene.awake
+    scene.vigil.disk_works(False)
+    scene.time += 0.9
+    scene.turn()
+    assert scene.awake
+    scene.time += 0.2
+    scene.turn()
+    assert not scene.awake
+
+
+def test_a_slow_disk_is_not_waited_for_awake() -> None:
+    scene = Scene()
+    scene.hear(0)
+    scene.hear(0.5)
+    scene.vigil.disk_works(True)
+    scene.time += DISK_WINDOWS + 2
+    scene.turn()
+
+    assert not scene.awake
+
+
+def test_the_disk_alone_keeps_nobody_awake() -> None:
+    scene = Scene()
     for _ in range(20):
-        scene.vigil.suspend(True)
-        scene.turn()
-        scene.hear(3)
+        scene.vigil.disk_works(True)
+        scene.vigil.disk_works(False)
         assert not scene.awake
-        scene.vigil.suspend(False)
-        assert scene.awake
 
 
 def test_without_a_window_or_a_loop_it_never_stays_awake() -> None:

@@ -33,7 +33,7 @@ from runyard.adapters.runtimes.child import Process
 from runyard.adapters.runtimes.rooms import Room
 from runyard.adapters.runtimes.spawner import UID_BASE, Spawner
 from runyard.domain.endpoint import RunSpec
-from runyard.domain.errors import StartFailed
+from runyard.domain.errors import BuildFailed, StartFailed
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.ports.runtime import Launch, RuntimeObserver, Say
 from runyard.ports.stores import Blobs
@@ -95,10 +95,13 @@ class ProcessRuntime:
 
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
         await self.open()
-        sources = await self._bundles.unpack(run.bundle, run.handler)
-        uid = await self._uid(endpoint_id)
-        lock = run.lock if run.lock is not None else await self._environments.resolve(sources, uid, say)
-        await self._environments.build(sources, lock, uid, say)
+        try:
+            sources = await self._bundles.unpack(run.bundle, run.handler)
+            uid = await self._uid(endpoint_id)
+            lock = run.lock if run.lock is not None else await self._environments.resolve(sources, uid, say)
+            await self._environments.build(sources, lock, uid, say)
+        except OSError as error:  # Of a full disk, as a rule.
+            raise BuildFailed(f"cannot make the environment of endpoint {endpoint_id}: {error}") from error
         return replace(run, lock=lock)
 
     async def start(self, launch: Launch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import logging
 import os
 import resource
 import shutil
@@ -20,6 +22,8 @@ from runyard.adapters.runtimes.kept import Kept
 from runyard.adapters.runtimes.rooms import Room
 from runyard.domain.errors import RunyardError, StartFailed
 from runyard.ports.runtime import Say
+
+log = logging.getLogger(__name__)
 
 UID_BASE = 200_000
 FETCHER_UID = UID_BASE - 1
@@ -72,8 +76,12 @@ class Spawner:
             async with self.room("probe", FETCHER_UID) as room:
                 child = await self.spawn(room, [str(BASE_PYTHON), "-I", "-S", "-c", ""], env={}, say=said.append)
                 exit = await child.wait()
-        except RunyardError as error:
-            return error.message
+        except (RunyardError, OSError) as error:
+            if not _for_want_of_room(error):
+                return str(error)
+            # The platform must come up to show what it has. Nothing runs without isolation: a start fails as this did.
+            log.warning("the disk is too full to try isolation; no worker can start until there is room")
+            return None
         return None if exit.code == 0 else f"{BASE_PYTHON} ended with {exit} in isolation: {' '.join(said)[-500:]}"
 
     @asynccontextmanager
@@ -181,6 +189,11 @@ class Spawner:
             files=_limit(resource.RLIMIT_NOFILE, isolation.FILES_MAX),
         )
         return command, {"PATH": isolation.TOOLS_PATH, leftovers.MARK: str(room.path)}
+
+
+def _for_want_of_room(error: BaseException) -> bool:
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _dying_with_parent(argv: Sequence[str]) -> list[str]:

@@ -56,8 +56,9 @@ class EmbeddedJobs(IndexedJobs):
     """A `JobStore` in the file `path`, which is opened, and read, at once; `close` it at the end.
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
-    it survives the end of any process. A journal of less than `clean_from_bytes` is never cleaned. `disk_works` is told when
-    the event loop begins to wait for the disk, and when that is over.
+    it survives the end of any process, and a power failure takes the last changes but never spoils the file. A journal of
+    less than `clean_from_bytes` is never cleaned. `disk_works` is told when the event loop begins to wait for the disk, and
+    when that is over.
     """
 
     def __init__(

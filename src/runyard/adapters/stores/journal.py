@@ -79,10 +79,10 @@ class Journal:
     def __init__(self, path: Path, *, synced: bool = True) -> None:
         self._path = path
         self._queries = named_queries(SQL / "journal.sql")
-        self._database = self._open("normal" if synced else "off")
+        self._database = self._open()
         self._sync = LogSync(path) if synced else None
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job-journal")
-        self._reader = self._open("normal" if synced else "off")
+        self._reader = self._open()
         """For the thread beside the event loop."""
         self._open_batch = _Batch()
         self._writing: _Batch | None = None
@@ -105,6 +105,7 @@ class Journal:
         """The number of the last record."""
         self.kept = 0
         """The last record that is on disk, or was given up."""
+        self._failing = False
         self.writing: Callable[[int], list[bytes]] = lambda row: []
         self.written: Callable[[], None] = lambda: None
         self.undo: Callable[[], None] = lambda: None
@@ -245,10 +246,7 @@ class Journal:
             self._done(batch, len(data), None)
             return
         self.disk_works(True)
-        if len(batch.waiters) == 1 and self._sync.is_quick:
-            self._synced(batch, len(data), self._sync.now())
-        else:
-            self._sync.sync(lambda error: self._synced(batch, len(data), error))
+        self._sync.sync(lambda error: self._synced(batch, len(data), error))
 
     def _synced(self, batch: _Batch, size: int, error: OSError | None) -> None:
         self._done(batch, size, error)
@@ -273,6 +271,9 @@ class Journal:
             self._give_up(batch, error)
             return
         self._writing = None
+        if self._failing:
+            self._failing = False
+            log.warning("changes to jobs are written again")
         if size:
             self._row += 1
             self._rows.append((self._row, size))
@@ -294,7 +295,9 @@ class Journal:
             self._linger()
 
     def _give_up(self, batch: _Batch, error: BaseException) -> None:
-        log.error("changes to jobs cannot be written: %s", error)
+        if not self._failing:  # Said once: those who try again are many.
+            self._failing = True
+            log.error("changes to jobs cannot be written for now: %s", error)
         self._writing = None
         lost, self._open_batch = self._open_batch, _Batch()
         self.kept = self.said
@@ -348,9 +351,11 @@ class Journal:
         busy, size, copied = self._reader.execute(f"pragma wal_checkpoint({mode})").fetchone()
         return not busy and size == copied
 
-    def _open(self, synchronous: str) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         database = open_database(self._path)
-        database.execute(f"pragma synchronous = {synchronous}")
+        # A commit is in the kernel's hands in any case, so that no process takes it along. NORMAL and not OFF: the file is
+        # shared with endpoints and keys, and a copy of the log into it that is not synced in order can ruin them.
+        database.execute("pragma synchronous = normal")
         database.execute("pragma wal_autocheckpoint = 0")
         return database
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from runyard.domain.errors import RunyardError
+from runyard.domain.errors import RunyardError, TooBusy
 
 SQL = Path(__file__).parent / "sql"
 BUSY_TIMEOUT_S = 5.0
+_DISK_TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN}
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _T = TypeVar("_T")
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql\Z")
@@ -22,7 +23,8 @@ _MIGRATION = re.compile(r"(\d{4})_\w+\.sql\Z")
 
 class Tables:
     """What a store asks of a file: its named queries, on a thread of their own, so that the event loop never waits for the
-    disk and no two of them overlap. A commit has reached the disk when its method returns.
+    disk and no two of them overlap. A commit has reached the disk when its method returns. Raises `TooBusy` when the disk
+    does not take it.
     """
 
     def __init__(self, path: Path, queries: str) -> None:
@@ -52,18 +54,32 @@ class Tables:
         return self._connection.execute(self._queries[query], values)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _DISK_TROUBLE:
+                raise
+            raise TooBusy(f"the database cannot be used ({error}); free disk space, then try again") from error
 
 
 def open_database(path: Path) -> sqlite3.Connection:
     """A connection to the file, which is made if need be: mode 0600, WAL, every commit on disk, schema up to date.
 
     Any one thread at a time may use it. Nothing is committed but by `transaction`. Raises `RunyardError` when a newer
-    Runyard has written the file.
+    Runyard has written the file, or it cannot be opened.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.chmod(0o600)  # The -wal and -shm files that SQLite adds take over the mode.
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # The -wal and -shm files that SQLite adds take over the mode.
+        return _opened(path)
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise RunyardError(
+            f"cannot open {path}: {error}; free disk space, or restore a backup if it is damaged"
+        ) from error
+
+
+def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
@@ -83,7 +99,7 @@ def migrate(connection: sqlite3.Connection, folder: Path = SQL) -> None:
         "applied_at text not null default current_timestamp) strict"
     )
     done: int = connection.execute("select coalesce(max(number), 0) from schema_version").fetchone()[0]
-    migrations = {int(match[1]): file for file in sorted(folder.iterdir()) if (match := _MIGRATION.match(file.name))}
+    migrations = migrations_in(folder)
     newest = max(migrations, default=0)
     if done > newest:
         raise RunyardError(
@@ -92,6 +108,11 @@ def migrate(connection: sqlite3.Connection, folder: Path = SQL) -> None:
         )
     for number in range(done + 1, newest + 1):
         _apply(connection, number, migrations[number])
+
+
+def migrations_in(folder: Path = SQL) -> dict[int, Path]:
+    """The files of the migrations, by number."""
+    return {int(match[1]): file for file in sorted(folder.iterdir()) if (match := _MIGRATION.match(file.name))}
 
 
 @contextmanager

@@ -3,10 +3,6 @@
 With `synchronous = full` SQLite syncs the log at the end of each commit, and whoever commits waits. To commit takes some
 microseconds and to sync some hundred, so the journal commits on the event loop with `normal`, which leaves out just that
 sync, and does it here. All other syncs, of the log's header and at checkpoints, `normal` has as well.
-
-To hand a sync to the thread and to hear from it takes half as long again as a sync on a good disk. Where that is all that
-anybody waits for, it is quicker to sync on the event loop (`now`): what comes meanwhile would wait for this sync as well,
-but for mere reads, and those wait less than a sync.
 """
 
 from __future__ import annotations
@@ -14,14 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-
-QUICK_S = 0.0005
-"""A disk that takes longer, on average, is never waited for on the event loop."""
-_WEIGHT = 0.1
 
 
 class LogSync:
@@ -30,18 +21,9 @@ class LogSync:
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + "-wal")
         self._file: int | None = None
-        self._average_s = QUICK_S
         self._work: SimpleQueue[Callable[[OSError | None], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="job-journal-sync", daemon=True)
-
-    @property
-    def is_quick(self) -> bool:
-        return self._average_s < QUICK_S
-
-    def now(self) -> OSError | None:
-        """Make durable what has been committed, while the event loop waits. Not amid a `sync`."""
-        return self._try()
 
     def sync(self, done: Callable[[OSError | None], None]) -> None:
         """Make durable what has been committed, then call `done`, on the event loop, with what went wrong."""
@@ -63,12 +45,10 @@ class LogSync:
             self._loop.call_soon_threadsafe(done, self._try())
 
     def _try(self) -> OSError | None:
-        start = time.perf_counter()
         try:
             if self._file is None:  # SQLite makes it with the first commit, and keeps it while the database is open.
                 self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             os.fdatasync(self._file)
         except OSError as error:
             return error
-        self._average_s += _WEIGHT * (time.perf_counter() - start - self._average_s)
         return None
