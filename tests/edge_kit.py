@@ -40,8 +40,10 @@ from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
+from runyard.services.spill import Spills
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
+from tests.payload_kit import MemoryPayloads
 
 RESULT_BYTES_MAX = 4 << 20
 
@@ -88,6 +90,11 @@ class Line(asyncio.Transport):
     @property
     def answered(self) -> bool:
         return bool(self._replies)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the platform has not read."""
+        return len(self._unread)
 
     def leave(self) -> None:
         """The client goes, and the platform is told."""
@@ -222,8 +229,8 @@ class Worker(Caller):
     def take_batch(self, size: int, *, busy: bool = False) -> Call:
         return self.get(f"/job-take-batch/{self.id}?gpu=none&batch_size={size}&job_in_progress={int(busy)}")
 
-    def done(self, job_id: str, body: object) -> Call:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
+    def done(self, job_id: str, body: object, *, headers: Mapping[str, str] | None = None) -> Call:
+        form = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
         return self.post(f"/job-done/{self.id}/{job_id}?gpu=none&isStream=false", body, headers=form)
 
     def stream(self, job_id: str, output: object) -> Call:
@@ -267,6 +274,8 @@ class Yard:
         self.access = Access(MemoryControl(), self.clock, ids)
         self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids)
+        self.payloads = MemoryPayloads()
+        self.spills = Spills(self.payloads, self.store, self.clock)
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)
@@ -290,6 +299,7 @@ class Yard:
             limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
+            spills=self.spills,
         )
         self.worker_routes = WorkerRoutes(
             self.dispatch,
@@ -297,6 +307,8 @@ class Yard:
             self.lifecycle.ailing,
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
+            result_inline_bytes=settings.result_inline_bytes,
+            spills=self.spills,
         )
         self.config = uvicorn.Config(nothing_else, lifespan="off", log_config=None)
         self.server_state = ServerState()

@@ -68,7 +68,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 
 def test_the_http_api_page_has_every_route_and_no_other() -> None:
-    routes = JobRoutes(*[MagicMock()] * 4, limits=MagicMock(), run_bytes_max=1, runsync_bytes_max=1)
+    routes = JobRoutes(*[MagicMock()] * 4, limits=MagicMock(), run_bytes_max=1, runsync_bytes_max=1, spills=MagicMock())
     hot = hot_routes(routes.paths, "/v2/{id}", "/{job_id}")
     others = {
         (method, route.path)
@@ -92,7 +92,9 @@ def test_the_http_api_page_has_the_limits_of_the_preset() -> None:
 
 
 def test_the_worker_protocol_page_has_every_route_and_no_other() -> None:
-    routes = WorkerRoutes(*[MagicMock()] * 3, poll_hold_s=1, result_bytes_max=1)
+    routes = WorkerRoutes(
+        *[MagicMock()] * 3, poll_hold_s=1, result_bytes_max=1, result_inline_bytes=1, spills=MagicMock()
+    )
 
     assert hot_routes(routes.paths, "/v2/{id}", "/{worker_id}", "/{job_id}") == routes_on(
         REFERENCE / "worker-protocol.md"

@@ -24,6 +24,7 @@ from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
+from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
@@ -37,11 +38,12 @@ from runyard.api.app import Services, build_app
 from runyard.config import Settings
 from runyard.domain.errors import BadRequest, RunyardError
 from runyard.domain.webhook import SCHEDULES
-from runyard.edge.bodies import job_body
+from runyard.edge.bodies import webhook_body
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
 from runyard.edge.worker import WorkerRoutes
+from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Disk, Ids, Signals
@@ -58,6 +60,7 @@ from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.room import Room
 from runyard.services.roster import Roster
+from runyard.services.spill import Spills
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
 
@@ -76,6 +79,8 @@ class Adapters:
     control: ControlStore
     fleet: FleetStore
     blobs: Blobs
+    payloads: Payloads
+    """For what is too large for `store`."""
     signals: Signals
     clock: Clock
     ids: Ids
@@ -102,6 +107,7 @@ class Platform:
         self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
+        self.spills = Spills(a.payloads, a.store, a.clock)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
@@ -128,6 +134,7 @@ class Platform:
             limits=RateLimits(settings.rate_limits, self.fleet),
             run_bytes_max=settings.run_bytes_max,
             runsync_bytes_max=settings.runsync_bytes_max,
+            spills=self.spills,
         )
         self.worker_routes = WorkerRoutes(
             self.dispatch,
@@ -135,6 +142,8 @@ class Platform:
             self.lifecycle.ailing,
             poll_hold_s=settings.poll_hold_s,
             result_bytes_max=settings.result_bytes_max,
+            result_inline_bytes=settings.result_inline_bytes,
+            spills=self.spills,
         )
         self.app = self._control_plane(adapters, settings)
 
@@ -168,7 +177,7 @@ class Platform:
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
         await self.room.look()
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.room.run())
+        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.spills.run(), self.room.run())
         loops = [asyncio.create_task(run) for run in runs]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
@@ -295,13 +304,17 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             line=line,
         )
 
-    store, outbox = _job_store(settings, root, vigil)
+    in_memory = settings.store == "memory"
+    synced = settings.durability == "power" and not in_memory
+    payloads = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
+    store, outbox = _job_store(settings, root, vigil, payloads)
     return Adapters(
         store=store,
         outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
+        payloads=payloads,
         signals=LocalSignals(),
         clock=SystemClock(),
         ids=RandomIds(),
@@ -314,9 +327,10 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
     )
 
 
-def _job_store(settings: Settings, root: Path, vigil: Vigil) -> tuple[JobStore, Outbox]:
+def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads) -> tuple[JobStore, Outbox]:
+    render = partial(webhook_body, load=payloads.load, output_bytes_max=settings.webhook_output_bytes_max)
     if settings.store == "memory":
-        outbox = MemoryOutbox(job_body, bytes_max=settings.webhook_keep_bytes)
+        outbox = MemoryOutbox(render, bytes_max=settings.webhook_keep_bytes)
         return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox
     store = EmbeddedJobs(
         root / "control.db",
@@ -324,7 +338,7 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil) -> tuple[JobStore, 
         bytes_max=settings.store_bytes_max,
         synced=settings.durability == "power",
         disk_works=vigil.disk_works,
-        render=job_body,
+        render=render,
     )
     assert store.outbox is not None
     return store, store.outbox

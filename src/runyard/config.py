@@ -61,8 +61,19 @@ class Settings:
     run_bytes_max: int = _setting(10 * MIB, "Largest `/run` body in bytes; larger ones get 413.")
     runsync_bytes_max: int = _setting(20 * MIB, "Largest `/runsync` body in bytes; larger ones get 413.")
     result_bytes_max: int = _setting(
-        256 * MIB,
-        "Largest result or stream chunk body a worker may send, in bytes; it is the bound on memory per worker.",
+        1024 * MIB,
+        "Largest result a worker may send, in bytes of its body. One that is larger fails its job. What does not lie inline "
+        "goes to disk as it comes, so this costs no memory.",
+    )
+    result_inline_bytes: int = _setting(
+        MIB // 4,
+        "Results whose body is larger than this many bytes lie in files of their own, in the data directory's folder "
+        "`payloads`, and not in memory or among the jobs.",
+    )
+    webhook_output_bytes_max: int = _setting(
+        10 * MIB,
+        "Largest output in bytes that a webhook carries; in place of a larger one it has `outputPath`, where it can be "
+        "read.",
     )
     limits: str = _setting(
         "off",

@@ -27,6 +27,7 @@ from runyard.services.roster import LiveWorker
 from tests.builders import ENDPOINT, a_job, a_scaling, an_endpoint
 from tests.component.wire import NoWebhooks
 from tests.control_doubles import MemoryBlobs, SetDisk
+from tests.payload_kit import MemoryPayloads
 from tests.slow_store import SlowJobs
 
 
@@ -74,6 +75,7 @@ class House:
             control=self.control,
             fleet=self.fleet,
             blobs=MemoryBlobs(),
+            payloads=MemoryPayloads(),
             signals=LocalSignals(),
             clock=LoopClock(),
             ids=RandomIds(),

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from runyard.app import Adapters, Platform, _one_of
 from runyard.config import Settings
 from runyard.domain.errors import BadRequest
 from runyard.domain.webhook import SCHEDULES
-from runyard.edge.bodies import job_body
+from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
+from tests.payload_kit import MemoryPayloads
 from tests.webhook_kit import Receiver
 
 RECEIVED_S_MAX = 10
@@ -55,13 +57,15 @@ class Yard:
         self.user_url, worker_url = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in (user_port, worker_port))
         control = MemoryControl()
         await control.add_endpoint(an_endpoint())
-        outbox = MemoryOutbox(job_body)
+        payloads = MemoryPayloads()
+        outbox = MemoryOutbox(partial(webhook_body, load=payloads.load, output_bytes_max=1 << 20))
         adapters = Adapters(
             store=MemoryJobs(outbox=outbox),
             outbox=outbox,
             control=control,
             fleet=MemoryFleet(),
             blobs=MemoryBlobs(),
+            payloads=payloads,
             signals=LocalSignals(),
             clock=self.clock,
             ids=RandomIds(),
@@ -167,6 +171,24 @@ async def test_the_webhook_of_a_job_gets_its_status_when_it_has_ended(
     names = ("webhook-id", "webhook-timestamp", "webhook-signature")
     headers = {name: received.header(name) or "" for name in names}
     assert body == standardwebhooks.Webhook(secret).verify(received.body, headers)
+
+
+@pytest.mark.row("F045")
+async def test_a_large_output_goes_with_it_up_to_a_limit_and_is_pointed_to_beyond(yard: Yard) -> None:
+    for output in ("x" * 800_000, "x" * 1_200_000):
+        job_id = await yard.run()
+        await yard.take()
+        await yard.report(job_id, {"output": output})
+        async with asyncio.timeout(RECEIVED_S_MAX):
+            body = json.loads((await yard.receiver.requests.get()).body)
+        status = await yard.status(job_id)
+        assert output == status.pop("output")
+        if len(output) < 1 << 20:
+            assert output == body.pop("output")
+        else:
+            whole = await yard.client.get(body.pop("outputPath").removeprefix(f"/v2/{ENDPOINT}"))
+            assert output == whole.json()["output"]
+        assert status == body
 
 
 @pytest.mark.row("F020")

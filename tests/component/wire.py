@@ -27,6 +27,7 @@ from runyard.ports.runtime import RuntimeObserver
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
+from tests.payload_kit import MemoryPayloads
 
 MIB = 1 << 20
 SETTINGS = Settings(run_bytes_max=MIB, runsync_bytes_max=2 * MIB, result_bytes_max=4 * MIB)
@@ -164,6 +165,7 @@ async def open_ports(
     *,
     endpoint: Endpoint | None = None,
     runtime: Callable[[RuntimeObserver], FakeRuntime] | None = None,
+    payloads: MemoryPayloads | None = None,
 ) -> AsyncIterator[Ports]:
     """Without a `runtime`, the endpoint has one worker, which the test plays itself."""
     user_port, worker_port = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
@@ -175,6 +177,7 @@ async def open_ports(
         control=control,
         fleet=MemoryFleet(),
         blobs=MemoryBlobs(),
+        payloads=payloads or MemoryPayloads(),
         signals=LocalSignals(),
         clock=LoopClock(),
         ids=RandomIds(),

@@ -10,6 +10,7 @@ import pytest
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import JobState
+from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobQuery
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract.job_stores import A, B, kept, saved, stored, taken
@@ -165,3 +166,18 @@ async def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RunyardError, match="format 99"):
         opened(tmp_path)
+
+
+async def test_a_job_still_names_its_large_output_when_the_store_is_opened_again(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    jobs = await stored(store, "a", "b")
+    job = jobs[0].take(A, START)
+    await saved(store, jobs[0], job)
+    done = await saved(store, job, job.complete(Spilled("payload-1", 1 << 30), START))
+    await store.close()
+    store = opened(tmp_path)
+
+    assert done == await kept(store, done)
+    assert Spilled("payload-1", 1 << 30) == (await kept(store, done)).output
+    assert jobs[1] == await kept(store, jobs[1])
+    await store.close()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import EndpointId, Job, JobId
+from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobStore
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract.job_stores import A, B, NewStore, kept, saved, stored, taken
@@ -282,3 +283,17 @@ async def test_one_endpoint_may_leave_room_for_another(new_store: NewStore) -> N
     await stored(store, "a", input=b"1234567890")
     await store.remove_endpoint(ENDPOINT)
     await store.add(a_job("b", input=b"1234567890", endpoint_id=EndpointId("other")))
+
+
+# Large payloads
+
+
+async def test_an_output_that_lies_elsewhere_is_named_and_does_not_count_as_held(new_store: NewStore) -> None:
+    store = new_store(1000)
+    job = await running(store)
+    progress = await saved(store, job, job.progress(Spilled("payload-1", 1 << 30)))
+    done = await saved(store, progress, progress.complete(Spilled("payload-2", 1 << 40), LATER))
+
+    assert done == await kept(store, done)
+    assert Spilled("payload-2", 1 << 40) == (await kept(store, done)).output
+    await store.add(a_job("b", input=b"x" * 500))

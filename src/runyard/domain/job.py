@@ -43,6 +43,7 @@ from runyard.domain.attempt import (
     remembered,
 )
 from runyard.domain.errors import BadRequest, InvalidTransition, Quarantined
+from runyard.domain.payload import Payload
 
 EndpointId = NewType("EndpointId", str)
 JobId = NewType("JobId", str)
@@ -162,7 +163,7 @@ class Job(NamedTuple):
     lease: Lease | None = None
     """Who has, or in a terminal state last had, the job."""
     finished_at: float | None = None
-    output: bytes | None = None
+    output: Payload | None = None
     """JSON: the result, or while running the latest progress update."""
     error: str | None = None
 
@@ -232,16 +233,16 @@ class Job(NamedTuple):
             return lost._replace(quarantined=dangerous)._end(FAILED, now, error=error)
         return lost._replace(state=IN_QUEUE, lease=None, queued_at=now, output=None)
 
-    def progress(self, value: bytes) -> Job:
+    def progress(self, value: Payload) -> Job:
         """The latest progress update, readable as `output` while the job runs (F035)."""
         self._must_run()
         return self._replace(output=value)
 
-    def complete(self, output: bytes | None, now: float) -> Job:
+    def complete(self, output: Payload | None, now: float) -> Job:
         """Ended well; `output` is None when the worker sent none (an empty dict does that)."""
         return self._end(COMPLETED, now, output)
 
-    def fail(self, error: str, output: bytes | None, now: float) -> Job:
+    def fail(self, error: str, output: Payload | None, now: float) -> Job:
         """Ended with an error of the handler, or of the platform on its behalf."""
         return self._end(FAILED, now, output, error)
 
@@ -289,7 +290,7 @@ class Job(NamedTuple):
         """Delete it `ttl_s` from now, as `?ttl=` on status asks (F006, K14)."""
         return self._replace(expires_at=now + ttl_s)
 
-    def _end(self, state: JobState, now: float, output: bytes | None = None, error: str | None = None) -> Job:
+    def _end(self, state: JobState, now: float, output: Payload | None = None, error: str | None = None) -> Job:
         self._must_allow(state)
         expires_at = min(self.expires_at, now + self.retention_s)
         return self._move(state, self.lease, now, output, error, expires_at=expires_at)
@@ -299,7 +300,7 @@ class Job(NamedTuple):
         state: JobState,
         lease: Lease | None,
         finished_at: float | None = None,
-        output: bytes | None = None,
+        output: Payload | None = None,
         error: str | None = None,
         *,
         expires_at: float | None = None,

@@ -7,7 +7,7 @@ A client's body must be strict JSON. A worker's body is taken as it comes: the o
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,10 +16,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from runyard.domain.attempt import Attempt
-from runyard.domain.errors import BadRequest, RunyardError
+from runyard.domain.errors import BadRequest, NotFound, RunyardError
 from runyard.domain.fleet import QueueReason
 from runyard.domain.idempotency import check_job_id
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job, JobState, Lease
+from runyard.domain.payload import Spilled
 from runyard.services.jobs import Request
 from runyard.wire.jobs import (
     AttemptBody,
@@ -143,13 +144,25 @@ def jobs_for_worker(jobs: Sequence[Job], *, as_list: bool) -> bytes:
 
 
 def job_body(job: Job, reason: QueueReason | None = None, *, echo_input: bool = False) -> bytes:
-    """A job as `/status`, `/runsync` and webhooks show it."""
-    if job.state is JobState.COMPLETED and job.output is not None and job.lease is not None:
+    """A job as `/status`, `/runsync` and webhooks show it, but for an output that is spilled (see `outflow`)."""
+    if job.state is JobState.COMPLETED and isinstance(job.output, bytes) and job.lease is not None:
         return _completed_body(job, job.output, job.lease)
     body = _job(job, reason)
     if echo_input and not job.terminal and len(job.input) <= INPUT_ECHO_BYTES_MAX:
         body.input = Raw(job.input)
     return encode(body)
+
+
+def webhook_body(job: Job, load: Callable[[Spilled], bytes], output_bytes_max: int) -> bytes:
+    """As `job_body`, with the output if it is not too large to be carried, else with where to read it."""
+    if not isinstance(job.output, Spilled):
+        return job_body(job)
+    if job.output.size <= output_bytes_max:
+        try:
+            return job_body(job._replace(output=load(job.output)))
+        except NotFound:
+            pass  # Then it is not where it points either, which says so.
+    return encode(msgspec.structs.replace(_job(job, None), outputPath=f"/v2/{job.endpoint_id}/requests/{job.id}"))
 
 
 def _completed_body(job: Job, output: bytes, lease: Lease) -> bytes:
@@ -171,7 +184,7 @@ def _job(job: Job, reason: QueueReason | None) -> JobBody:
         delayTime=_ms(job.delay_s),
         executionTime=_ms(job.execution_s),
         workerId=None if job.lease is None else job.lease.worker_id,
-        output=UNSET if job.output is None else Raw(job.output),
+        output=Raw(job.output) if isinstance(job.output, bytes) else UNSET,
         error=job.error,
         queueReason=_reason(reason),
     )
@@ -252,14 +265,23 @@ def _duration(value: int | None, name: str) -> timedelta | None:
     return timedelta(milliseconds=value)
 
 
+def mended(text: bytes) -> bytes:
+    """What Python takes for JSON as strict JSON, without white space. Raises `ValueError` and what else decoders raise."""
+    value: Any = json.loads(text.decode("utf-8", "replace"), parse_constant=lambda _: None)
+    return encode(_without_surrogates(value))
+
+
+def unreadable(why: object) -> WorkerBody:
+    """What a result amounts to that cannot be mended."""
+    message = f"the worker sent a result that cannot be read as JSON ({why}); return plain JSON values"
+    return WorkerBody(error=Raw(encode(message)))
+
+
 def _mend(body: bytes) -> WorkerBody:
     try:
-        value: Any = json.loads(body.decode("utf-8", "replace"), parse_constant=lambda _: None)
-        clean = encode(_without_surrogates(value))
-        return msgspec.json.decode(clean, type=WorkerBody)
+        return msgspec.json.decode(mended(body), type=WorkerBody)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        message = f"the worker sent a result that cannot be read as JSON ({error}); return plain JSON values"
-        return WorkerBody(error=Raw(encode(message)))
+        return unreadable(error)
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -5,30 +5,17 @@ from __future__ import annotations
 import logging
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import lru_cache
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
-from runyard.domain.errors import BadRequest, MethodNotAllowed, RunyardError, TooLarge
+from runyard.domain.errors import MethodNotAllowed, RunyardError, TooLarge
 from runyard.edge import eager
+from runyard.edge.queries import parameters
 from runyard.edge.routes import Match
 
 log = logging.getLogger("runyard.edge")
 
-QUERY_FIELDS_MAX = 100
-
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-@lru_cache(256)  # A worker asks with the same parameters each time.
-def _parameters(query_string: bytes) -> Mapping[str, str]:
-    text = query_string.decode("latin-1")
-    try:
-        return MappingProxyType(dict(parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)))
-    except ValueError as error:
-        raise BadRequest(f"the URL has more than {QUERY_FIELDS_MAX} query parameters") from error
 
 
 class RequestHead(Protocol):
@@ -95,6 +82,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_chunked",
         "_early",
         "_on_end",
         "_then",
@@ -104,6 +92,7 @@ class Exchange:
         "caller",
         "disconnected",
         "head",
+        "inflow",
         "keep_alive",
         "method",
         "protocol",
@@ -133,12 +122,15 @@ class Exchange:
         self.received = False
         """The whole body is here."""
         self.started = False
-        self.refusal: RunyardError | None = None
+        self.refusal: Exception | None = None
         self.response_started = False
         """Its answer comes in pieces, and the first are on their way."""
         self.response_complete = False
         self.disconnected = False
         self._body: bytes | bytearray = b""
+        self._chunked = False
+        self.inflow: Any = None
+        """Takes a body that is too large to be held, as it comes."""
         self._early: tuple[int, bytes, bytes] | None = None
         """Its answer, until it is its turn."""
         self._on_end: Callable[[], object] | None = None
@@ -153,7 +145,7 @@ class Exchange:
 
     def query(self) -> Mapping[str, str]:
         """Query parameters; of a repeated one the last counts. Raises `BadRequest` when there are too many."""
-        return _parameters(self.query_string) if self.query_string else {}
+        return parameters(self.query_string) if self.query_string else {}
 
     def header(self, name: bytes) -> bytes | None:
         """A header by its lower-case name; of a repeated one the first counts."""
@@ -178,8 +170,17 @@ class Exchange:
     def receive(self, chunk: bytes) -> None:
         if self.refusal is not None or self.response_complete:
             return
-        if len(self._body) + len(chunk) > self.route.body_bytes_max:
+        if self.inflow is not None:
+            self.inflow.receive(chunk)
+            if self.inflow.size > self.route.body_bytes_max:
+                self._refuse_size()
+        elif len(self._body) + len(chunk) > self.route.body_bytes_max:
             self._refuse_size()
+        elif self.route.inflow is not None and len(self._body) + len(chunk) > self.route.inline_bytes_max:
+            self.inflow = self.route.inflow(self)
+            self.inflow.receive(bytes(self._body))
+            self.inflow.receive(chunk)
+            self._body = b""
         elif not self._body:
             self._body = chunk
         else:
@@ -276,16 +277,19 @@ class Exchange:
         self.protocol.write_answer(self, status, body, headers)
         return True
 
-    def begin(self, status: int, headers: bytes, on_room: Callable[[], object]) -> bool:
-        """Begin an answer that comes in pieces; False when the client has left. `on_room` is called when it is no longer
-        `clogged`.
+    def begin(self, status: int, headers: bytes, on_room: Callable[[], object], *, size: int | None = None) -> bool:
+        """Begin an answer that comes in pieces, `size` bytes in all if that is known; False when the client has left.
+        `on_room` is called when it is no longer `clogged`.
         """
         if not self.open_for_answer:
             return False
         self.response_started = True
         answers = self.route.answers
         answers[status] = answers.get(status, 0) + 1
-        if self.head.http10:
+        self._chunked = size is None and not self.head.http10
+        if size is not None:
+            headers += b"content-length: %d\r\n" % size
+        elif self.head.http10:
             self.keep_alive = False  # It knows no chunks: that the connection ends says that the answer does.
         else:
             headers += b"transfer-encoding: chunked\r\n"
@@ -294,6 +298,11 @@ class Exchange:
         self.protocol.on_room = on_room
         self.protocol.write_head(status, headers)
         return True
+
+    def go_on(self, on_room: Callable[[], object]) -> bool:
+        """Go on with an answer that has begun: from here on `on_room` is called."""
+        self.protocol.on_room = on_room
+        return self.open_for_answer
 
     @property
     def clogged(self) -> bool:
@@ -305,7 +314,7 @@ class Exchange:
         if not self.open_for_answer:
             return False
         if piece:  # An empty chunk would end the answer.
-            self.protocol.transport.write(piece if self.head.http10 else b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.protocol.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
         return True
 
     def end(self, piece: bytes = b"") -> None:
@@ -316,10 +325,11 @@ class Exchange:
         self.keep_alive = self.keep_alive and not self.clogged  # Nobody is to wait for the slow client of a cut answer.
         self.protocol.on_room = None
         self._end()
-        if self.head.http10:
+        if self._chunked:
+            last = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+            self.protocol.transport.write(last + b"0\r\n\r\n")
+        elif piece:
             self.protocol.transport.write(piece)
-        else:
-            self.protocol.transport.write((b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + b"0\r\n\r\n")
         if self.keep_alive:
             self.protocol.on_response_complete()
         else:
@@ -344,6 +354,12 @@ class Exchange:
             headers = b"retry-after: %d\r\n" % error.retry_after_s
         self.respond(error.status, self.route.error_body(error), headers)
 
+    def refuse(self, error: Exception) -> None:
+        """Answer with an error though the body is not whole; what else comes of it is thrown away."""
+        if self.refusal is None and not self.started:
+            self.refusal = error
+            self.proceed()
+
     def cut_short(self) -> None:
         """The server stops: what was to happen at the end of a hold happens now."""
         self.keep_alive = False
@@ -359,11 +375,11 @@ class Exchange:
 
     def _refuse_size(self) -> None:
         self._body = b""
-        self.refusal = TooLarge(
+        self.refusal = refusal = TooLarge(
             f"the body is larger than {self.route.body_bytes_max} bytes, the limit of this operation"
         )
         if self.route.too_large is not None:
-            self.route.too_large(self, self.refusal.message)
+            self.route.too_large(self, refusal.message)
 
     def _end(self) -> None:
         self._body = b""

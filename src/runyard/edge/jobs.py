@@ -12,13 +12,14 @@ from runyard.domain.fleet import QueueReason
 from runyard.domain.idempotency import check_key, job_id_of
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import WorkerState
-from runyard.edge import bodies, events, openai
+from runyard.edge import bodies, events, openai, outflow
 from runyard.edge.exchange import Exchange
 from runyard.edge.paths import Paths
 from runyard.edge.routes import Route
 from runyard.ports.stores import JobQuery
 from runyard.services.jobs import Jobs, Request
 from runyard.services.limits import RateLimits
+from runyard.services.spill import Spills
 from runyard.wire.jobs import HealthBody, HealthJobs, HealthWorkers
 
 WAIT_DEFAULT_S = 90.0
@@ -81,16 +82,18 @@ class JobRoutes:
         limits: RateLimits,
         run_bytes_max: int,
         runsync_bytes_max: int,
+        spills: Spills,
     ) -> None:
         self._jobs = jobs
         self._endpoints = endpoints
         self._fleet = fleet
         self._keys = keys
         self._limits = limits
+        self._spills = spills
         self._events = events.StreamEvents(jobs)
         self._begun: dict[Exchange, Job] = {}
-        """Answers of which the head is out, with the job as it was then."""
-        of_openai = self._of_endpoint(openai.OpenAI(jobs).answer)
+        """Answers of which the head is out and no more, with the job as it was then."""
+        of_openai = self._of_endpoint(openai.OpenAI(jobs, spills).answer)
         get, post = frozenset({b"GET"}), frozenset({b"POST"})
 
         def route(
@@ -180,7 +183,7 @@ class JobRoutes:
             job = await self._jobs.expire_in(endpoint.id, JobId(x.args[1]), ttl_s)
         else:
             job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        x.respond(200, bodies.job_body(job, self._reason(job), echo_input=True))
+        await outflow.respond(x, self._spills, job, bodies.job_body(job, self._reason(job), echo_input=True))
 
     async def _status_sync(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
@@ -223,7 +226,7 @@ class JobRoutes:
 
     async def _request(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        x.respond(200, bodies.detail_body(job, self._reason(job)))
+        await outflow.respond(x, self._spills, job, bodies.detail_body(job, self._reason(job)))
 
     # Held answers
 
@@ -235,12 +238,16 @@ class JobRoutes:
         """
 
         def check() -> None:
-            if not x.response_complete:
+            if not x.response_complete and (not x.response_started or x in self._begun):
                 x.run(answer(x, job_id, False))
+
+        def over() -> None:
+            if not x.response_started or x in self._begun:
+                x.run(answer(x, job_id, True))
 
         x.on_end(self._jobs.on_change(job_id, check))
         midway = None if begin is None else lambda: x.run(begin(x, job_id))
-        x.hold(seconds, lambda: x.run(answer(x, job_id, True)), midway, EARLY_HEAD_S)
+        x.hold(seconds, over, midway, EARLY_HEAD_S)
         return check
 
     async def _begin_answer(self, x: Exchange, job_id: JobId) -> None:
@@ -259,6 +266,7 @@ class JobRoutes:
         x.begin(200, _EARLY_HEADERS % job.id.encode(), lambda: None)
 
     async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
+        begun = self._begun.get(x)
         try:
             job = await self._jobs.get(EndpointId(x.args[0]), job_id)
             stops = self._jobs.closing and not job.terminal
@@ -266,19 +274,16 @@ class JobRoutes:
                 raise TooBusy(
                     "the platform is stopping and the job ends with it; send it again when the platform is back"
                 )
+            if job.terminal or last or stops:
+                begun = self._begun.pop(x, None)
+                body = bodies.job_body(job, self._reason(job))
+                await outflow.respond(x, self._spills, job, body, begun=begun is not None)
         except RunyardError as error:
-            begun = self._begun.get(x)
             if begun is None:
                 raise
             # The status is out already: the job as it was last seen, and what has happened to it since.
+            self._begun.pop(x, None)
             x.end(bodies.job_body(begun._replace(error=error.message)))
-            return
-        if job.terminal or last or stops:
-            body = bodies.job_body(job, self._reason(job))
-            if x.response_started:
-                x.end(body)
-            else:
-                x.respond(200, body)
 
     async def _answer_with_chunks(self, x: Exchange, job_id: JobId, last: bool) -> None:
         if not x.open_for_answer:

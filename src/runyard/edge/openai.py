@@ -22,17 +22,21 @@ from msgspec import Raw
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import NotFound
 from runyard.domain.job import RETENTION_SYNC_MAX_S, EndpointId, Job, JobId, JobState
+from runyard.domain.payload import Spilled
 from runyard.domain.stream import Place
-from runyard.edge import bodies, openai_errors
+from runyard.edge import bodies, openai_errors, outflow
 from runyard.edge.events import ANSWER_S_MAX, HEADERS, KEEP_ALIVE, KEEP_ALIVE_S, PAGE_BYTES_MAX, event
 from runyard.edge.exchange import Exchange
 from runyard.edge.openai_errors import Problem, error_body, problem
 from runyard.edge.watch import Watch
 from runyard.services.jobs import Jobs, Request
+from runyard.services.spill import Spills
 from runyard.wire.openai import AskedBody
 
 __all__ = ["OpenAI", "error_body"]
 
+OUTPUT_BYTES_MAX = 32 << 20
+"""Of a result, in one answer: it is looked into, and so it is held in memory."""
 DONE = b"data: [DONE]\n\n"
 _BORDERS = (b"\n\n", b"\r\n\r\n")
 _asked = msgspec.json.Decoder(AskedBody)
@@ -44,12 +48,13 @@ _object = msgspec.json.Decoder(dict[str, Raw])
 class OpenAI:
     """Answers OpenAI clients."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, spills: Spills) -> None:
         self._jobs = jobs
+        self._spills = spills
 
     async def answer(self, x: Exchange, endpoint: Endpoint) -> None:
         streams, input = _input(x)
-        call = _Call(x, self._jobs, endpoint.id, self._jobs.new_id(sync=True))
+        call = _Call(x, self._jobs, self._spills, endpoint.id, self._jobs.new_id(sync=True))
         await self._jobs.submit(endpoint, Request(input=input, sync_wait_s=RETENTION_SYNC_MAX_S), call.job_id)
         try:
             await (call.stream() if streams else call.whole())
@@ -62,9 +67,10 @@ class OpenAI:
 class _Call:
     """One request, and the job that it has become."""
 
-    def __init__(self, x: Exchange, jobs: Jobs, endpoint_id: EndpointId, job_id: JobId) -> None:
+    def __init__(self, x: Exchange, jobs: Jobs, spills: Spills, endpoint_id: EndpointId, job_id: JobId) -> None:
         self._x = x
         self._jobs = jobs
+        self._spills = spills
         self._endpoint_id = endpoint_id
         self.job_id = job_id
         self._ended = False
@@ -89,7 +95,10 @@ class _Call:
         if job.state is not JobState.COMPLETED:
             self.refuse(openai_errors.of_job(job))
             return
-        result = _first(job.output)
+        output = await self._output(job)
+        if self._x.response_complete:
+            return
+        result = _first(output)
         if result is None:
             page = await self._jobs.read_stream(self._endpoint_id, self.job_id, Place(), 1)
             result = page.chunks[0] if page.chunks else b"null"
@@ -112,7 +121,7 @@ class _Call:
                 await asyncio.sleep(0)  # A client that keeps up must not keep all others waiting.
             elif page.job.terminal:
                 self._ended = True
-                self._end(page.job)
+                await self._end(page.job)
                 return
             elif not await self._watch.news(KEEP_ALIVE_S):
                 self._send(KEEP_ALIVE)
@@ -127,11 +136,25 @@ class _Call:
         self._send(b"".join(map(self._relay.events, chunks)))
         return True
 
-    def _end(self, job: Job) -> None:
+    async def _output(self, job: Job) -> bytes | None:
+        """The output, if it is small enough to be looked into; else the request is refused."""
+        output = job.output
+        if not isinstance(output, Spilled):
+            return output
+        if output.size <= OUTPUT_BYTES_MAX:
+            return await outflow.load(self._spills, output)
+        where = f"/v2/{self._endpoint_id}/requests/{self.job_id}"
+        self.refuse(problem(500, f"the result has {output.size} bytes, too many here; GET {where}", "result_too_large"))
+        return None
+
+    async def _end(self, job: Job) -> None:
         if job.state is not JobState.COMPLETED:
             self.refuse(openai_errors.of_job(job))
             return
-        if self._relay.began or job.output is None or self._pass_on([job.output]):
+        output = None if self._relay.began else await self._output(job)
+        if self._x.response_complete:
+            return
+        if output is None or self._pass_on([output]):
             self._send(self._relay.end())
             self._x.end()
 

@@ -22,7 +22,18 @@ class Route:
     nobody's body is read but a friend's.
     """
 
-    __slots__ = ("admit", "ahead", "answers", "body_bytes_max", "error_body", "handle", "methods", "too_large")
+    __slots__ = (
+        "admit",
+        "ahead",
+        "answers",
+        "body_bytes_max",
+        "error_body",
+        "handle",
+        "inflow",
+        "inline_bytes_max",
+        "methods",
+        "too_large",
+    )
 
     def __init__(
         self,
@@ -34,12 +45,17 @@ class Route:
         too_large: Callable[[Exchange, str], None] | None = None,
         error_body: Callable[[RunyardError], bytes] = plain_error,
         ahead: bool = False,
+        inflow: Callable[[Exchange], Any] | None = None,
+        inline_bytes_max: int = 0,
     ) -> None:
         self.ahead = ahead
         self.handle = handle
         self.admit = admit
         self.too_large = too_large
         """Told when a friend's body is refused for its size."""
+        self.inflow = inflow
+        """What takes a body that is larger than `inline_bytes_max`, as it comes; None: every body is held."""
+        self.inline_bytes_max = inline_bytes_max
         self.error_body = error_body
         """How its clients read errors."""
         self.methods = methods

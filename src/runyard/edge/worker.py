@@ -16,23 +16,26 @@ from msgspec import UNSET
 from runyard.domain.account import digest_of
 from runyard.domain.errors import BadRequest, TooBusy, TooLarge, Unauthorized
 from runyard.domain.job import Job, JobId, WorkerId
+from runyard.domain.payload import Payload
 from runyard.edge import bodies
 from runyard.edge.exchange import Exchange
+from runyard.edge.inflow import RESULT_HOLD_S, RETRY_S, Inflow
 from runyard.edge.paths import Paths
 from runyard.edge.routes import Route
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.roster import LiveWorker, Roster
+from runyard.services.spill import Spills
+from runyard.wire.jobs import WorkerBody
 
 BATCH_MAX = 100
 """Most jobs one batch take gets."""
 SDK_VERSION_LENGTH_MAX = 64
+STREAM_BYTES_MAX = 256 << 20
+"""Largest body with a stream chunk; it is held in memory."""
 SOON_S = 0.25
 """Pause before an empty answer to a worker that would otherwise poll again at once."""
 STRANGER_PAUSE_S = 1.0
 """Pause before a stranger's poll is refused: stock workers repeat a refused poll without any pause (protocol fact 4)."""
-RESULT_HOLD_S = 240.0
-"""How long a result waits for a store that cannot write; the oldest stock workers wait 300 s for an answer."""
-RETRY_S = 0.25
 
 Handler = Callable[[Exchange, LiveWorker], Coroutine[Any, Any, None]]
 Answering = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -49,6 +52,8 @@ class WorkerRoutes:
         *,
         poll_hold_s: float,
         result_bytes_max: int,
+        result_inline_bytes: int,
+        spills: Spills,
     ) -> None:
         self._dispatch = dispatch
         self._roster = roster
@@ -69,8 +74,12 @@ class WorkerRoutes:
                 admit=self._worker,
                 too_large=self._lost_to_size,
                 ahead=True,
+                inflow=lambda x: Inflow(x, spills, x.caller, JobId(x.args[2])),
+                inline_bytes_max=result_inline_bytes,
             ),
-            "job-stream": Route(self._of_worker(self._stream), post, result_bytes_max, admit=self._worker),
+            "job-stream": Route(
+                self._of_worker(self._stream), post, min(result_bytes_max, STREAM_BYTES_MAX), admit=self._worker
+            ),
         }
         self.paths = Paths(plain, with_job, names=2, reserved=frozenset())
 
@@ -118,9 +127,18 @@ class WorkerRoutes:
         x.hold(self._poll_hold_s, over)
 
     async def _done(self, x: Exchange, live: LiveWorker) -> None:
+        if x.inflow is None:
+            sent = bodies.parse_worker_body(x.body)
+            await self._said(x, live, sent, None if sent.output is UNSET else bytes(sent.output))
+        else:
+            try:
+                await self._said(x, live, *await x.inflow.result())
+            finally:
+                await x.inflow.close()
+        x.respond(200, b"{}")
+
+    async def _said(self, x: Exchange, live: LiveWorker, sent: WorkerBody, output: Payload | None) -> None:
         job_id = JobId(x.args[2])
-        sent = bodies.parse_worker_body(x.body)
-        output = None if sent.output is UNSET else bytes(sent.output)
         if sent.status == "IN_PROGRESS":
             if output is not None:
                 await self._dispatch.progress(live, job_id, output)
@@ -129,7 +147,6 @@ class WorkerRoutes:
             await _kept(x, lambda: self._dispatch.report(live, job_id, end))
             if sent.stopPod:
                 self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
-        x.respond(200, b"{}")
 
     def _lost_to_size(self, x: Exchange, message: str) -> None:
         """A stock worker drops a result that is refused; the job must not wait for it, nor be run again in vain."""

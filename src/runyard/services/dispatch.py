@@ -23,6 +23,7 @@ from typing import Protocol
 from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
 from runyard.domain.errors import RunyardError
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
+from runyard.domain.payload import Payload
 from runyard.domain.worker import Exit
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
@@ -221,7 +222,7 @@ class Dispatch:
         self._signals.fire(job_id)
         self._signals.fire(topics.demand(live.worker.endpoint_id))
 
-    async def progress(self, live: LiveWorker, job_id: JobId, value: bytes) -> None:
+    async def progress(self, live: LiveWorker, job_id: JobId, value: Payload) -> None:
         """A progress update; it may come after the result, and then changes nothing."""
         await self._apply(live, job_id, lambda job, now: job.progress(value))
 
@@ -346,7 +347,7 @@ class Dispatch:
         return lot
 
 
-def end_state(output: bytes | None, error: str | None) -> Callable[[Job, float], Job]:
+def end_state(output: Payload | None, error: str | None) -> Callable[[Job, float], Job]:
     """How a worker's result ends a job: an error fails it, anything else completes it."""
     if error is not None:
         return lambda job, now: job.fail(error, output, now)

@@ -74,6 +74,8 @@ class JobBody(msgspec.Struct, omit_defaults=True):
     executionTime: int | None = None
     workerId: str | None = None
     output: Raw | UnsetType = UNSET
+    outputPath: str | None = None
+    """In a webhook, in place of an output that is too large for one: where to GET it."""
     error: str | None = None
     input: Raw | UnsetType = UNSET
     queueReason: ReasonBody | None = None

@@ -365,7 +365,7 @@ def _size(job: Job) -> int:
 
 
 def _result_size(job: Job) -> int:
-    size = len(job.output or b"") + len(job.error or "")
+    size = len(job.output if isinstance(job.output, bytes) else b"") + len(job.error or "")
     return size + sum(attempt.size for attempt in job.attempts) if job.attempts else size
 
 

@@ -37,6 +37,7 @@ from runyard.domain.job import (
     Lease,
     WorkerId,
 )
+from runyard.domain.payload import Spilled
 
 FORMAT = 1
 
@@ -77,6 +78,8 @@ class Life(Record):
     attempts_excused: int = 0
     quarantined: bool = False
     attempts: list[Tried] = []
+    spilled: tuple[str, int] | None = None
+    """Where the output is, in place of itself."""
 
 
 class Written(Record, tag=1):
@@ -295,7 +298,7 @@ def _lived(job: Job, life: Life) -> Job:
         fenced_from=frozenset(map(WorkerId, life.fenced_from)),
         lease=None if life.worker_id is None else Lease(WorkerId(life.worker_id), life.taken_at),
         finished_at=life.finished_at,
-        output=life.output,
+        output=life.output if life.spilled is None else Spilled(*life.spilled),
         error=life.error,
     )
 
@@ -312,11 +315,12 @@ def _life(job: Job) -> Life:
         lease[0],
         lease[1],
         job.finished_at,
-        job.output,
+        None if isinstance(job.output, Spilled) else job.output,
         job.error,
         job.attempts_excused,
         job.quarantined,
         [_tried(attempt) for attempt in job.attempts] if job.attempts else _NONE_TRIED,
+        job.output if isinstance(job.output, Spilled) else None,
     )
 
 

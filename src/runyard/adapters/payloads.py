@@ -1,0 +1,172 @@
+"""Payloads as files of one folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, unquote
+
+from runyard.adapters.files import publish
+from runyard.domain.errors import NotFound, TooBusy
+from runyard.domain.job import EndpointId, JobId
+from runyard.domain.payload import Spilled
+from runyard.ports.payloads import Kept
+
+THREADS = 2
+"""As many disks are waited for at once; more would not make one faster."""
+_PART = ".part"
+_T = TypeVar("_T")
+
+
+class FolderPayloads:
+    """One file for each, named after its job and, since a job may have had several, a random number.
+
+    The folder is this object's alone: it is made private (0700), and what was never whole is cleared away. `synced`: what is
+    kept survives a power failure; without, it survives the end of any process. `emptied`: nothing of before is wanted.
+    """
+
+    def __init__(self, root: Path, *, synced: bool = True, emptied: bool = False) -> None:
+        self._root = root
+        self._synced = synced
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="payloads")
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in root.glob("*" if emptied else f"*{_PART}"):
+            file.unlink(missing_ok=True)
+
+    async def begin(self, endpoint_id: EndpointId, job_id: JobId) -> FolderDraft:
+        ref = ",".join((quote(endpoint_id, safe=""), quote(job_id, safe=""), secrets.token_hex(8)))
+        place = self._root / ref
+        draft = self._root / (ref + _PART)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        file = await self.aside(lambda: _or_busy(lambda: os.open(draft, flags, 0o600)))
+        return FolderDraft(self, file, draft, place, synced=self._synced)
+
+    async def open(self, payload: Spilled) -> FileReading:
+        return FileReading(self, await self.aside(lambda: _opened(self._place(payload.ref), payload)), payload.size)
+
+    def load(self, payload: Spilled) -> bytes:
+        with os.fdopen(_opened(self._place(payload.ref), payload), "rb") as file:
+            return file.read(payload.size)
+
+    async def kept(self) -> list[Kept]:
+        files = await self.aside(lambda: list(self._root.iterdir()))
+        return [kept for file in files if (kept := _kept(file.name)) is not None]
+
+    async def forget(self, refs: Sequence[str]) -> None:
+        def unlink() -> None:
+            for ref in refs:
+                self._place(ref).unlink(missing_ok=True)
+
+        await self.aside(unlink)
+
+    async def aside(self, work: Callable[[], _T]) -> _T:
+        """Do what may wait for the disk on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _place(self, ref: str) -> Path:
+        if _kept(ref) is None:
+            raise NotFound(f"{ref!r} names no payload")
+        return self._root / ref
+
+
+class FolderDraft:
+    """A file that is being written."""
+
+    def __init__(self, folder: FolderPayloads, file: int, draft: Path, place: Path, *, synced: bool) -> None:
+        self._folder = folder
+        self._file = file
+        self._draft = draft
+        self._place = place
+        self._synced = synced
+        self._size = 0
+        self._open = True
+
+    async def write(self, piece: bytes) -> None:
+        await self._folder.aside(lambda: _or_busy(lambda: _write_all(self._file, piece, self._size)))
+        self._size += len(piece)
+
+    async def keep(self) -> Spilled:
+        await self._folder.aside(lambda: _or_busy(self._publish))
+        return Spilled(self._place.name, self._size)
+
+    async def drop(self) -> None:
+        if self._open:
+            await self._folder.aside(self._discard)
+
+    def _publish(self) -> None:
+        if self._synced:
+            publish(self._file, self._draft, self._place)
+        else:
+            self._draft.replace(self._place)
+        self._close()
+
+    def _discard(self) -> None:
+        self._close()
+        self._draft.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._file)
+
+
+class FileReading:
+    """A file that is being read. Open, it stays even when its name is gone."""
+
+    def __init__(self, folder: FolderPayloads, file: int, size: int) -> None:
+        self._folder = folder
+        self._file = file
+        self._left = size
+
+    async def read(self, size: int) -> bytes:
+        data = await self._folder.aside(lambda: os.read(self._file, min(size, self._left)))
+        self._left -= len(data)
+        return data
+
+    async def close(self) -> None:
+        await self._folder.aside(lambda: os.close(self._file))
+
+
+def _kept(name: str) -> Kept | None:
+    """What a file's name says; None for one that is not whole, or not ours."""
+    parts = name.split(",")
+    if len(parts) != 3 or name.endswith(_PART) or "/" in name:
+        return None
+    return Kept(name, EndpointId(unquote(parts[0])), JobId(unquote(parts[1])))
+
+
+def _opened(place: Path, payload: Spilled) -> int:
+    try:
+        file = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound(_missing(payload)) from error
+    if os.fstat(file).st_size != payload.size:
+        os.close(file)
+        raise NotFound(_missing(payload))
+    return file
+
+
+def _missing(payload: Spilled) -> str:
+    return (
+        f"the output, {payload.size} bytes, is not in the data directory any more; if it was restored from a copy, "
+        "restore its folder payloads as well"
+    )
+
+
+def _or_busy(work: Callable[[], _T]) -> _T:
+    try:
+        return work()
+    except OSError as error:
+        raise TooBusy(f"the payload cannot be written ({error.strerror}); free disk space, then try again") from error
+
+
+def _write_all(file: int, data: bytes, at: int) -> None:
+    """At its place, so that it can be tried again after a part of it."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, at)
+        view, at = view[written:], at + written

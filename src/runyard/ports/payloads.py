@@ -1,0 +1,69 @@
+"""Where payloads lie that are too large for the job store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from runyard.domain.job import EndpointId, JobId
+from runyard.domain.payload import Spilled
+
+
+class Kept(NamedTuple):
+    """A payload that is kept, and the job that it is, or was, for."""
+
+    ref: str
+    endpoint_id: EndpointId
+    job_id: JobId
+
+
+class Draft(Protocol):
+    """A payload that is coming in. Nobody can read it before it is whole. Calls are not to overlap."""
+
+    async def write(self, piece: bytes) -> None:
+        """Add to it. Raises `TooBusy` when there is no room; it can be tried again."""
+        ...
+
+    async def keep(self) -> Spilled:
+        """It is whole, and lasts as well as the store promises when this returns. Raises `TooBusy` when
+        that cannot be; it can only be dropped then.
+        """
+        ...
+
+    async def drop(self) -> None:
+        """It is not wanted. Nothing happens when it is kept, or dropped, already."""
+        ...
+
+
+class Reading(Protocol):
+    """A payload that is being read, from its beginning. It stays whole until closed, even if it is forgotten meanwhile."""
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`; none at its end."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Payloads(Protocol):
+    """Bytes that jobs name (`Spilled`)."""
+
+    async def begin(self, endpoint_id: EndpointId, job_id: JobId) -> Draft:
+        """A new one for this job. Raises `TooBusy` when there is no room."""
+        ...
+
+    async def open(self, payload: Spilled) -> Reading:
+        """Raises `NotFound` when it is not there, or not whole."""
+        ...
+
+    def load(self, payload: Spilled) -> bytes:
+        """All of it, at once: for payloads of a few megabytes. Raises `NotFound`."""
+        ...
+
+    async def kept(self) -> list[Kept]:
+        """All that are whole."""
+        ...
+
+    async def forget(self, refs: Sequence[str]) -> None:
+        """Remove these; nothing happens for those that are not there."""
+        ...

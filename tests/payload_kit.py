@@ -1,0 +1,83 @@
+"""Payloads in memory, for tests that wait for no disk."""
+
+import asyncio
+from collections.abc import Sequence
+
+from runyard.domain.errors import NotFound, TooBusy
+from runyard.domain.job import EndpointId, JobId
+from runyard.domain.payload import Spilled
+from runyard.ports.payloads import Kept
+
+
+class MemoryPayloads:
+    """`room` is how many bytes may still be written; while `moves` is not set, writing waits."""
+
+    def __init__(self) -> None:
+        self.room = 1 << 40
+        self.drafts = 0
+        """Begun, and neither kept nor dropped."""
+        self.written = 0
+        self.held: dict[str, tuple[Kept, bytes]] = {}
+        self.moves = asyncio.Event()
+        self.moves.set()
+        self._last = 0
+
+    async def begin(self, endpoint_id: EndpointId, job_id: JobId) -> "MemoryDraft":
+        self._last += 1
+        self.drafts += 1
+        return MemoryDraft(self, Kept(f"payload-{self._last}", endpoint_id, job_id))
+
+    async def open(self, payload: Spilled) -> "MemoryReading":
+        return MemoryReading(self.load(payload))
+
+    def load(self, payload: Spilled) -> bytes:
+        if payload.ref not in self.held or len(self.held[payload.ref][1]) != payload.size:
+            raise NotFound(f"{payload.ref} is not there")
+        return self.held[payload.ref][1]
+
+    async def kept(self) -> list[Kept]:
+        return [kept for kept, _ in self.held.values()]
+
+    async def forget(self, refs: Sequence[str]) -> None:
+        for ref in refs:
+            self.held.pop(ref, None)
+
+
+class MemoryDraft:
+    def __init__(self, payloads: MemoryPayloads, kept: Kept) -> None:
+        self._payloads = payloads
+        self._kept = kept
+        self._data = bytearray()
+        self._open = True
+
+    async def write(self, piece: bytes) -> None:
+        await self._payloads.moves.wait()
+        if len(piece) > self._payloads.room:
+            raise TooBusy("there is no room; free disk space, then try again")
+        self._payloads.room -= len(piece)
+        self._payloads.written += len(piece)
+        self._data += piece
+
+    async def keep(self) -> Spilled:
+        self._close()
+        self._payloads.held[self._kept.ref] = self._kept, bytes(self._data)
+        return Spilled(self._kept.ref, len(self._data))
+
+    async def drop(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._payloads.drafts -= self._open
+        self._open = False
+
+
+class MemoryReading:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self, size: int) -> bytes:
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
+    async def close(self) -> None:
+        """Nothing is held."""
