@@ -118,6 +118,22 @@ async def test_who_waits_gets_a_large_result_and_the_connection_goes_on(looptime
             assert 200 == (await wire.ask(ports.request(GET, "/health"))).status
 
 
+@pytest.mark.looptime
+async def test_a_large_result_goes_on_where_an_early_head_has_begun(looptime: object) -> None:
+    async with open_ports(LARGE) as ports:
+        client = await ports.connect()
+        client.send(ports.request(POST, "/runsync", '{"input":1}'))
+        worker = await ports.connect_worker()
+        job_id = (await worker.ask(busy_poll(ports))).json()["id"]
+        await asyncio.sleep(2)
+        await worker.ask(done(ports, job_id, BODY))
+        reply = await client.reply()
+
+        assert (job_id, "chunked") == (reply.headers["x-runyard-job-id"], reply.headers["transfer-encoding"])
+        assert ("COMPLETED", OUTPUT) == (reply.json()["status"], reply.json()["output"])
+        assert 200 == (await client.ask(ports.request(GET, "/health"))).status
+
+
 async def test_a_worker_may_send_chunks_of_any_size_without_saying_how_much_it_will_be() -> None:
     async with open_ports(LARGE) as ports:
         job_id, worker = await taken(ports)
