@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,8 +37,11 @@ class Held:
 
     endpoint: Endpoint
     output: Future[Any] = field(default_factory=Future)
+    began: float = field(default_factory=time.monotonic)
     replies: list[requests.Response] = field(default_factory=list)
     """What the client got, in order."""
+    heads: list[float] = field(default_factory=list)
+    """When it got their heads: seconds since it asked."""
     beside: list[str] = field(default_factory=list)
     """Two short jobs that wait for the same worker."""
 
@@ -46,11 +50,15 @@ class Held:
         flags = ("--workers-max", "1", "--idle-timeout", "600", "--env", "CONCURRENCY=3")
         held = cls(platform.deploy("awaited.py", "held", *flags))
         session = held.endpoint.sdk.rp_client.rp_session
-        session.hooks["response"].append(lambda response, **_: held.replies.append(response))
+        session.hooks["response"].append(held._got)
         threading.Thread(target=held._call, daemon=True).start()
         beside = Endpoint(platform, held.endpoint.id)
         held.beside.extend(beside.run({"do": "return", "value": number}) for number in range(2))
         return held
+
+    def _got(self, response: requests.Response, **_: Any) -> None:
+        self.replies.append(response)
+        self.heads.append(time.monotonic() - self.began)
 
     def _call(self) -> None:
         try:
