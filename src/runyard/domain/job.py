@@ -57,7 +57,6 @@ POLICY_MAX = timedelta(days=7)
 RETENTION_ASYNC_S = 30 * 60.0
 RETENTION_SYNC_S = 60.0
 RETENTION_SYNC_MAX_S = 5 * 60.0
-KEEP_S = 7 * 86_400.0
 
 
 class JobState(StrEnum):
@@ -141,8 +140,6 @@ class Job(NamedTuple):
     s3_config: bytes | None = None
     retention_s: float = RETENTION_ASYNC_S
     """Seconds after its end that it expires."""
-    keep_s: float = KEEP_S
-    """Seconds after its end that it can be read all the same."""
     fingerprint: bytes | None = None
     """Of what was asked, for a job that its client has named (see `domain/idempotency.py`)."""
 
@@ -182,11 +179,6 @@ class Job(NamedTuple):
         if self.lease is None or self.finished_at is None:
             return None
         return max(0.0, self.finished_at - self.lease.taken_at)
-
-    @property
-    def keep_until(self) -> float:
-        """When nothing of it is kept any longer but its fate."""
-        return self.expires_at if self.finished_at is None else max(self.expires_at, self.finished_at + self.keep_s)
 
     @property
     def due_at(self) -> float:

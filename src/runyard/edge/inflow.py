@@ -109,15 +109,7 @@ class Inflow:
             await asyncio.sleep(0)  # Nobody is to wait for a whole body.
 
     async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Wait while there is no room, as for a small result (`worker.py`): soon refused, it would be lost."""
-        until = self._x.protocol.loop.time() + RESULT_HOLD_S
-        while True:
-            try:
-                return await work()
-            except TooBusy:
-                if self._given_up or self._x.protocol.loop.time() >= until:
-                    raise
-            await asyncio.sleep(RETRY_S)
+        return await when_there_is_room(work, self._x.protocol.loop, lambda: self._given_up)
 
     def _fail(self, error: Exception) -> None:
         self._error, self._given_up = error, True
@@ -136,3 +128,19 @@ class Inflow:
         self._given_up = True
         if self._taking is None:
             self._taking = self._x.protocol.loop.create_task(self._take_in())
+
+
+async def when_there_is_room(
+    work: Callable[[], Awaitable[_T]], loop: asyncio.AbstractEventLoop, over: Callable[[], bool]
+) -> _T:
+    """Do it, again and again while there is no room, until that is `over` or has been too long: a result that is soon
+    refused would be lost. Raises `TooBusy` then.
+    """
+    until = loop.time() + RESULT_HOLD_S
+    while True:
+        try:
+            return await work()
+        except TooBusy:
+            if over() or loop.time() >= until:
+                raise
+        await asyncio.sleep(RETRY_S)

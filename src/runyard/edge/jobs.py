@@ -11,6 +11,7 @@ from runyard.domain.errors import BadRequest, NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import QueueReason
 from runyard.domain.idempotency import check_key, job_id_of
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+from runyard.domain.payload import Spilled
 from runyard.domain.worker import WorkerState
 from runyard.edge import bodies, events, openai, outflow
 from runyard.edge.exchange import Exchange
@@ -183,7 +184,7 @@ class JobRoutes:
             job = await self._jobs.expire_in(endpoint.id, JobId(x.args[1]), ttl_s)
         else:
             job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        await outflow.respond(x, self._spills, job, bodies.job_body(job, self._reason(job), echo_input=True))
+        await self._show(x, job, bodies.job_body(job, self._reason(job), echo_input=True))
 
     async def _status_sync(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
@@ -226,7 +227,7 @@ class JobRoutes:
 
     async def _request(self, x: Exchange, endpoint: Endpoint) -> None:
         job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
-        await outflow.respond(x, self._spills, job, bodies.detail_body(job, self._reason(job)))
+        await self._show(x, job, bodies.detail_body(job, self._reason(job)))
 
     # Held answers
 
@@ -266,24 +267,54 @@ class JobRoutes:
         x.begin(200, _EARLY_HEADERS % job.id.encode(), lambda: None)
 
     async def _answer_when_ended(self, x: Exchange, job_id: JobId, last: bool) -> None:
-        begun = self._begun.get(x)
+        if x.response_started:
+            await self._end_answer(x, job_id, last)
+            return
+        job = await self._jobs.get(EndpointId(x.args[0]), job_id)
+        if job.terminal or self._stops() or last:
+            body = bodies.job_body(job, self._reason(job))
+            if isinstance(job.output, Spilled):
+                await outflow.respond(x, self._spills, job.output, body)
+            else:
+                x.respond(200, body)
+
+    async def _end_answer(self, x: Exchange, job_id: JobId, last: bool) -> None:
+        """As `_answer_when_ended`, where the head is out already and an error can only be told in the body."""
         try:
             job = await self._jobs.get(EndpointId(x.args[0]), job_id)
-            stops = self._jobs.closing and not job.terminal
-            if stops and not self._jobs.outlive_process:
-                raise TooBusy(
-                    "the platform is stopping and the job ends with it; send it again when the platform is back"
-                )
-            if job.terminal or last or stops:
-                begun = self._begun.pop(x, None)
-                body = bodies.job_body(job, self._reason(job))
-                await outflow.respond(x, self._spills, job, body, begun=begun is not None)
+            if not (job.terminal or self._stops() or last):
+                return
         except RunyardError as error:
-            if begun is None:
-                raise
-            # The status is out already: the job as it was last seen, and what has happened to it since.
-            self._begun.pop(x, None)
+            self._end_with(x, self._begun.pop(x, None), error)
+            return
+        begun = self._begun.pop(x, None)
+        if begun is None:
+            return  # It is being answered.
+        body = bodies.job_body(job, self._reason(job))
+        if not isinstance(job.output, Spilled):
+            x.end(body)
+            return
+        try:
+            await outflow.end(x, self._spills, job.output, body)
+        except NotFound as error:
+            self._end_with(x, begun, error)
+
+    def _end_with(self, x: Exchange, begun: Job | None, error: RunyardError) -> None:
+        """The job as it was last seen, and what has happened to it since."""
+        if begun is not None:
             x.end(bodies.job_body(begun._replace(error=error.message)))
+
+    def _stops(self) -> bool:
+        """Whether who waits is answered now, since the platform stops. Raises `TooBusy` when the job ends with it."""
+        if self._jobs.closing and not self._jobs.outlive_process:
+            raise TooBusy("the platform is stopping and the job ends with it; send it again when the platform is back")
+        return self._jobs.closing
+
+    async def _show(self, x: Exchange, job: Job, body: bytes) -> None:
+        if isinstance(job.output, Spilled):
+            await outflow.respond(x, self._spills, job.output, body)
+        else:
+            x.respond(200, body)
 
     async def _answer_with_chunks(self, x: Exchange, job_id: JobId, last: bool) -> None:
         if not x.open_for_answer:

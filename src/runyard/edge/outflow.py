@@ -4,43 +4,49 @@ from __future__ import annotations
 
 import asyncio
 
-from runyard.domain.job import Job
 from runyard.domain.payload import Spilled
 from runyard.edge.exchange import Exchange
+from runyard.ports.payloads import Reading
 from runyard.services.spill import Spills
 
 PIECE_BYTES = 128 * 1024
+_OUTPUT = b',"output":'
 _HEADERS = b"content-type: application/json\r\n"
 
 
-async def respond(x: Exchange, spills: Spills, job: Job, body: bytes, *, begun: bool = False) -> None:
-    """Answer with `body`, a JSON object that shows a job: with its output already, or without if that is large. `begun`: the
-    head of the answer is out already.
+async def respond(x: Exchange, spills: Spills, output: Spilled, body: bytes) -> None:
+    """Answer with `body`, a JSON object that shows a job without its output, and that output in it.
 
     Raises `NotFound` when the output is lost.
     """
-    if not isinstance(job.output, Spilled):
-        if begun:
-            x.end(body)
-        else:
-            x.respond(200, body)
-        return
-    reading = await spills.open(job.output)
+    room, size = asyncio.Event(), len(body) + len(_OUTPUT) + output.size
+    reading = await spills.open(output)
     try:
-        if x.open_for_answer and (begun or not x.response_started):
-            head = body.removesuffix(b"}") + b',"output":'
-            room = asyncio.Event()
-            x.on_end(room.set)
-            size = len(head) + job.output.size + 1
-            if x.go_on(room.set) if begun else x.begin(200, _HEADERS, room.set, size=size):
-                x.send(head)
-                while piece := await reading.read(PIECE_BYTES):
-                    if not await _sent(x, piece, room):
-                        return
-                await _sent(x, b"}", room)
-                x.end()
+        if not x.response_started and x.begin(200, _HEADERS, room.set, size=size):
+            await _pour(x, reading, body, room)
     finally:
         await reading.close()
+
+
+async def end(x: Exchange, spills: Spills, output: Spilled, body: bytes) -> None:
+    """As `respond`, where the head of the answer is out already."""
+    room = asyncio.Event()
+    reading = await spills.open(output)
+    try:
+        if x.go_on(room.set):
+            await _pour(x, reading, body, room)
+    finally:
+        await reading.close()
+
+
+async def _pour(x: Exchange, reading: Reading, body: bytes, room: asyncio.Event) -> None:
+    x.on_end(room.set)
+    x.send(body.removesuffix(b"}") + _OUTPUT)
+    while piece := await reading.read(PIECE_BYTES):
+        if not await _sent(x, piece, room):
+            return
+    await _sent(x, b"}", room)
+    x.end()
 
 
 async def _sent(x: Exchange, piece: bytes, room: asyncio.Event) -> bool:

@@ -19,7 +19,7 @@ from runyard.domain.job import Job, JobId, WorkerId
 from runyard.domain.payload import Payload
 from runyard.edge import bodies
 from runyard.edge.exchange import Exchange
-from runyard.edge.inflow import RESULT_HOLD_S, RETRY_S, Inflow
+from runyard.edge.inflow import RESULT_HOLD_S, Inflow, when_there_is_room
 from runyard.edge.paths import Paths
 from runyard.edge.routes import Route
 from runyard.services.dispatch import Dispatch, end_state
@@ -127,26 +127,24 @@ class WorkerRoutes:
         x.hold(self._poll_hold_s, over)
 
     async def _done(self, x: Exchange, live: LiveWorker) -> None:
-        if x.inflow is None:
-            sent = bodies.parse_worker_body(x.body)
-            await self._said(x, live, sent, None if sent.output is UNSET else bytes(sent.output))
-        else:
-            try:
-                await self._said(x, live, *await x.inflow.result())
-            finally:
-                await x.inflow.close()
+        job_id, inflow = JobId(x.args[2]), x.inflow
+        try:
+            sent, output = _inline(x) if inflow is None else await inflow.result()
+            if sent.status == "IN_PROGRESS":
+                if output is not None:
+                    await self._dispatch.progress(live, job_id, output)
+            else:
+                end = end_state(output, bodies.error_of(sent))
+                try:
+                    await self._dispatch.report(live, job_id, end)
+                except TooBusy:
+                    await _kept_in_time(x, lambda: self._dispatch.report(live, job_id, end))
+                if sent.stopPod:
+                    self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
+        finally:
+            if inflow is not None:
+                await inflow.close()
         x.respond(200, b"{}")
-
-    async def _said(self, x: Exchange, live: LiveWorker, sent: WorkerBody, output: Payload | None) -> None:
-        job_id = JobId(x.args[2])
-        if sent.status == "IN_PROGRESS":
-            if output is not None:
-                await self._dispatch.progress(live, job_id, output)
-        else:
-            end = end_state(output, bodies.error_of(sent))
-            await _kept(x, lambda: self._dispatch.report(live, job_id, end))
-            if sent.stopPod:
-                self._dispatch.replace_worker(live, "its handler asked for a fresh worker (refresh_worker)")
 
     def _lost_to_size(self, x: Exchange, message: str) -> None:
         """A stock worker drops a result that is refused; the job must not wait for it, nor be run again in vain."""
@@ -162,7 +160,10 @@ class WorkerRoutes:
             message = f"a stream chunk of {len(x.body)} bytes was dropped: over 1 MB only strings are split; yield less"
             await self._dispatch.stream(live, JobId(x.args[2]), [bodies.error_body(message)])
             raise TooLarge(message)
-        await _kept(x, lambda: self._dispatch.stream(live, JobId(x.args[2]), chunks))
+        try:
+            await self._dispatch.stream(live, JobId(x.args[2]), chunks)
+        except TooBusy:
+            await _kept_in_time(x, lambda: self._dispatch.stream(live, JobId(x.args[2]), chunks))
         x.respond(200, b"{}")
 
     async def _stop(self, x: Exchange, live: LiveWorker) -> None:
@@ -226,32 +227,22 @@ class StopPoll:
         self._x.respond(204)
 
 
-async def _kept(x: Exchange, work: Callable[[], Awaitable[None]]) -> None:
-    """Keep a result or chunks as soon as the store can write.
+def _inline(x: Exchange) -> tuple[WorkerBody, Payload | None]:
+    """What a body that is held says, and its output."""
+    sent = bodies.parse_worker_body(x.body)
+    return sent, None if sent.output is UNSET else bytes(sent.output)
+
+
+async def _kept_in_time(x: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+    """Keep a result or chunks, which could not be, as soon as the store can write.
 
     A stock worker drops a result after three answers of 503 within 5 s (protocol A.2), but waits 300 s for an answer: so
     it waits, unless the server is replaced, and only then is told to come again. If it leaves meanwhile, what it brought
     is kept all the same.
     """
-    until: float | None = None
-    over = False
-
-    def hurry() -> None:
-        nonlocal over
-        over = True
-
-    while True:
-        try:
-            await work()
-            return
-        except TooBusy:
-            now = x.protocol.loop.time()
-            if until is None:
-                until = now + RESULT_HOLD_S
-                x.hold(RESULT_HOLD_S, hurry)
-            if over or now >= until:
-                raise
-        await asyncio.sleep(RETRY_S)
+    over = asyncio.Event()
+    x.hold(RESULT_HOLD_S, over.set)
+    await when_there_is_room(work, x.protocol.loop, over.is_set)
 
 
 def _anyone(x: Exchange) -> None:

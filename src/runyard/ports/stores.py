@@ -10,7 +10,6 @@ from typing import Protocol
 from runyard.domain.account import ApiKey
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId
 from runyard.domain.errors import RunyardError
-from runyard.domain.fate import Fate
 from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
 from runyard.domain.worker import Worker
@@ -82,10 +81,6 @@ class JobStore(Protocol):
 
     async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         """A job as it is, kept or about to be. For who changes it: both changes will be kept, or neither."""
-        ...
-
-    async def fate(self, endpoint_id: EndpointId, job_id: JobId) -> Fate | None:
-        """What has become of a job, wherever it is, live or kept or a tombstone. None: nobody has heard of it (any more)."""
         ...
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:

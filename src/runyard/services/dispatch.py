@@ -107,29 +107,25 @@ class Dispatch:
         if not lot.polls or (parked := lot.pop()) is None:
             change = await self._store.add_soon(job)
             await self._queued(lot, job.endpoint_id)
-            await self._settle(change, if_lost)
-            return job
-        poll, live = parked
-        leased = job.take(live.id, self._clock.now())
-        try:
-            change = await self._store.add_soon(leased)
-        except BaseException:
-            lot.polls[poll] = live
-            raise
-        if self._hand_over(live, poll, (leased,)):
-            self._signals.fire(topics.demand(job.endpoint_id))
-            job = leased
         else:
-            await self._store.save(job, was=leased)
-            await self._queued(lot, job.endpoint_id)
-        await self._settle(change, if_lost)
-        return job
-
-    async def _settle(self, change: int, if_lost: Callable[[RunyardError], None] | None) -> None:
+            poll, live = parked
+            leased = job.take(live.id, self._clock.now())
+            try:
+                change = await self._store.add_soon(leased)
+            except BaseException:
+                lot.polls[poll] = live
+                raise
+            if self._hand_over(live, poll, (leased,)):
+                self._signals.fire(topics.demand(job.endpoint_id))
+                job = leased
+            else:
+                await self._store.save(job, was=leased)
+                await self._queued(lot, job.endpoint_id)
         if if_lost is None:
             await self._store.kept(change)
         else:
             self._store.if_lost(change, if_lost)
+        return job
 
     async def requeued(self, endpoint_id: EndpointId) -> None:
         """Jobs were put back into the queue: offer them to parked workers."""
@@ -233,13 +229,14 @@ class Dispatch:
             self._signals.fire(job_id)
 
     async def _apply(self, live: LiveWorker, job_id: JobId, change: Callable[[Job, float], Job]) -> bool:
+        endpoint_id, worker_id = live.worker.endpoint_id, live.id
         for _ in range(_CAS_ATTEMPTS_MAX):
-            job = await self._store.latest(live.worker.endpoint_id, job_id)
-            if job is None or not job.held_by(live.id):
+            job = await self._store.latest(endpoint_id, job_id)
+            if job is None or not job.held_by(worker_id):
                 # What came between must be kept, before the worker's word is dropped for it.
-                job = await self._store.get(live.worker.endpoint_id, job_id)
-            if job is None or not job.held_by(live.id):
-                return False
+                job = await self._store.get(endpoint_id, job_id)
+                if job is None or not job.held_by(worker_id):
+                    return False
             changed = change(job, self._clock.now())
             if await self._store.save(changed, was=job):
                 return True

@@ -123,10 +123,9 @@ class Jobs:
         """
         asked = fingerprint(request.input, request.webhook, request.policy, request.s3_config)
         for _ in range(_CAS_ATTEMPTS_MAX):
-            # The fate, and not the job: one that has expired, or of which only a tombstone is left, keeps its name.
-            fate = await self._store.fate(endpoint.id, job_id)
-            if fate is not None:
-                check_same(job_id, fate.fingerprint, asked)
+            job = await self._store.get(endpoint.id, job_id)
+            if job is not None:  # One that has expired keeps its name until it is deleted.
+                check_same(job_id, job.fingerprint, asked)
                 return await self.get(endpoint.id, job_id), True
             # Another one may come first, and may yet fail to be kept; then this one is the first.
             with suppress(Conflict):

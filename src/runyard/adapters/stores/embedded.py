@@ -21,7 +21,6 @@ from runyard.adapters.stores.index import Before, Entry, IndexedJobs, JobIndex
 from runyard.adapters.stores.journal import Also, Journal
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
 from runyard.domain.errors import RunyardError, TooBusy
-from runyard.domain.fate import Fate, fate_of
 from runyard.domain.job import IN_QUEUE, EndpointId, Job, JobId, WorkerId
 from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
@@ -118,10 +117,6 @@ class EmbeddedJobs(IndexedJobs):
                 return entry.job
             await self._settled(entry.change)
         return None
-
-    async def fate(self, endpoint_id: EndpointId, job_id: JobId) -> Fate | None:
-        job = await self.get(endpoint_id, job_id)
-        return None if job is None else fate_of(job)
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
         chosen = self._index.takeable(endpoint_id, worker_id, limit)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from runyard.adapters.stores.index import Entry, IndexedJobs, JobIndex
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.domain.errors import RunyardError
-from runyard.domain.fate import Fate, fate_of
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.webhook import owes
 from runyard.ports.stores import JobPage, JobQuery
@@ -40,16 +39,11 @@ class MemoryJobs(IndexedJobs):
     def if_lost(self, change: int, tell: Callable[[RunyardError], None]) -> None:
         """It never is."""
 
-    async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
-        return await self.get(endpoint_id, job_id)
-
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
         entry = self._index.find(endpoint_id, job_id)
         return None if entry is None else entry.job
 
-    async def fate(self, endpoint_id: EndpointId, job_id: JobId) -> Fate | None:
-        job = await self.get(endpoint_id, job_id)
-        return None if job is None else fate_of(job)
+    latest = get
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
         chosen = self._index.takeable(endpoint_id, worker_id, limit)

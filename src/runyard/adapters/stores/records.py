@@ -28,7 +28,6 @@ from runyard.domain.attempt import Attempt, Cause, Evidence
 from runyard.domain.job import (
     DEFAULT_POLICY,
     IN_QUEUE,
-    KEEP_S,
     EndpointId,
     ExecutionPolicy,
     Job,
@@ -97,7 +96,6 @@ class Written(Record, tag=1):
     life: Life
     chunks: list[bytes]
     drained: int
-    keep_s: float = KEEP_S
     fingerprint: bytes | None = None
 
 
@@ -161,7 +159,6 @@ def written(entry: Entry) -> bytes:
             life=_life(job),
             chunks=entry.chunks or [],
             drained=entry.drained,
-            keep_s=job.keep_s,
             fingerprint=job.fingerprint,
         )
     )
@@ -277,7 +274,6 @@ def _entry(record: Written) -> Entry:
         webhook=record.webhook,
         s3_config=record.s3_config,
         retention_s=record.retention_s,
-        keep_s=record.keep_s,
         fingerprint=record.fingerprint,
     )
     entry = Entry(_lived(job, record.life), record.number)
