@@ -12,15 +12,14 @@ from typing import Any, cast
 from runyard.domain.attempt import ATTEMPTS_MAX, ATTEMPTS_MAX_LIMIT, QUARANTINE_AFTER, AttemptLimits
 from runyard.domain.errors import BadRequest
 from runyard.domain.limits import Limit
+from runyard.domain.webhook import SCHEDULES
 
 MIB = 1 << 20
 
 
-LIMITS = ("off", "runpod")
-
-
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _setting(default: Any, help: str, *, of: tuple[str, ...] = ()) -> Any:
+    """`of`: all that it can be."""
+    return field(default=default, metadata={"help": help, "of": of})
 
 
 def _limit(operations: str, more: str = "", **numbers: int) -> Any:
@@ -42,12 +41,14 @@ class Settings:
         "embedded",
         "Where jobs are kept: `embedded` (in the data directory: what was acknowledged survives restarts, crashes and power "
         "failures) or `memory` (they end with the server process).",
+        of=("embedded", "memory"),
     )
     durability: str = _setting(
         "power",
         "What the embedded store's acknowledgements survive: `power` (a power failure; each commit waits for the disk) or "
         "`process` (the end of any process, `kill -9` included; a power failure or a crash of the operating system takes "
         "the last changes to jobs, and nothing else). Endpoints and keys always survive both.",
+        of=("power", "process"),
     )
     disk_reserve_bytes: int = _setting(
         256 * MIB,
@@ -79,6 +80,7 @@ class Settings:
         "off",
         "Limits of what one API key may ask of one endpoint: `runpod` has those of the hosted service, operation by "
         "operation, each of which can be changed below; `off` has none. Requests beyond them are answered 429.",
+        of=("off", "runpod"),
     )
     limits_run: Limit = _limit(
         "`run`",
@@ -126,6 +128,7 @@ class Settings:
         "auto",
         "Whether process workers are shut off from each other and from the platform: `auto` insists on it when the platform "
         "runs as root and does without otherwise, `require` insists on it, `off` does without.",
+        of=("auto", "require", "off"),
     )
     volume_dir: Path | None = _setting(
         None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
@@ -135,12 +138,14 @@ class Settings:
         "When a webhook is tried again: `runpod`, three tries 10 s apart, where 200 alone is success; or `backoff`, eleven "
         "tries over a day, from 5 s apart to 6 hours, each 4 times as long as before and up to a fifth more or less, where "
         "every 2xx is success.",
+        of=tuple(SCHEDULES),
     )
     webhook_targets: str = _setting(
         "any",
         "Which addresses webhooks may go to: `any`, which is all but link-local, metadata, unspecified and multicast ones "
         "and the platform's own ports; or `public-only`, which refuses private, loopback, carrier's and other addresses "
         "that are not public as well: for a platform whose users do not trust each other.",
+        of=("any", "public-only"),
     )
     webhook_keep_s: float = _setting(
         604_800.0, "Seconds that a webhook delivery and the log of its tries are kept after it has finished; a week."
@@ -158,8 +163,12 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if self.limits not in LIMITS:
-            raise BadRequest(f"limits must be {' or '.join(LIMITS)}, not {self.limits!r}")
+        for setting in fields(self):
+            choices, choice = setting.metadata["of"], getattr(self, setting.name)
+            if choices and choice not in choices:
+                *others, last = choices
+                raise BadRequest(f"{setting.name} must be {', '.join(others)} or {last}, not {choice!r}")
+        _ = self.attempt_limits
 
     @property
     def rate_limits(self) -> Mapping[str, Limit]:

@@ -20,10 +20,8 @@ from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
-from runyard.app import Adapters, Platform, _one_of
+from runyard.app import Adapters, Platform
 from runyard.config import Settings
-from runyard.domain.errors import BadRequest
-from runyard.domain.webhook import SCHEDULES
 from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
@@ -247,8 +245,3 @@ async def test_a_stop_tells_those_that_end_with_it(yard: Yard) -> None:
     await yard.platform.drain()
 
     assert job_id == json.loads((yard.receiver.requests.get_nowait()).body)["id"]
-
-
-def test_a_setting_that_means_nothing_is_refused_by_name() -> None:
-    with pytest.raises(BadRequest, match="webhook_retries must be runpod or backoff, not 'often'"):
-        _one_of(SCHEDULES, "webhook_retries", "often")

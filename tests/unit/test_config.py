@@ -73,8 +73,14 @@ def test_a_limit_reads_as_it_is_written(file: Path) -> None:
         ("limits_run = { requests = -5 }", r"limits_run: requests must be"),
         ("limits = 'strict'", r"limits must be off or runpod, not 'strict'"),
         ("[limits]\nrun = 5", r"limits must be off or runpod"),
+        ("store = 'postgresql://db/jobs'", r"store must be embedded or memory, not 'postgresql://db/jobs'"),
+        ("durability = 'much'", r"durability must be power or process, not 'much'"),
+        ("isolation = 'some'", r"isolation must be auto, require or off, not 'some'"),
+        ("webhook_retries = 'often'", r"webhook_retries must be runpod or backoff, not 'often'"),
+        ("webhook_targets = 'ours'", r"webhook_targets must be any or public-only, not 'ours'"),
+        ("attempts_max = 0", r"attempts_max must be"),
     ],
 )
-def test_what_is_no_limit_is_refused_by_name(file: Path, text: str, named: str) -> None:
+def test_what_a_setting_cannot_be_is_refused_by_name(file: Path, text: str, named: str) -> None:
     with pytest.raises(BadRequest, match=named):
         settings(file, text)

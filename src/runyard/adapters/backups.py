@@ -26,7 +26,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from runyard.adapters.files import write_secret
+from runyard.adapters.files import sync, write_secret
 from runyard.adapters.stores.sqlite import SQL, migrations_in, named_queries, open_database, transaction
 from runyard.domain.account import digest_of
 from runyard.domain.errors import BadRequest, Conflict, RunyardError
@@ -84,9 +84,9 @@ def back_up(root: Path, target: Path, *, now: float, version: str) -> Manifest:
                 blobs=blobs,
             )
             _write(draft / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-            _sync(draft)
+            sync(draft)
             draft.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return manifest
@@ -122,11 +122,11 @@ def restore(backup: Path, root: Path, *, now: float, key: Callable[[], tuple[str
                 )
         _check_database(draft / DATABASE)
         _add_key(draft, *key(), now)
-        _sync(draft / BLOBS)
+        sync(draft / BLOBS)
         # The database last: with it, this is a data directory.
         for name in (BLOBS, ADMIN_KEY, DATABASE):
             (draft / name).rename(root / name)
-            _sync(root)
+            sync(root)
         shutil.rmtree(draft)
     return manifest
 
@@ -161,7 +161,7 @@ def _snapshot(source: Path, copy: Path) -> None:
         connection.execute("pragma busy_timeout = 30000")
         connection.execute("vacuum into ?", (str(copy),))
     copy.chmod(0o600)
-    _sync(copy)
+    sync(copy)
 
 
 def _copy_blobs(source: Path, copies: Path) -> dict[str, int]:
@@ -173,7 +173,7 @@ def _copy_blobs(source: Path, copies: Path) -> dict[str, int]:
             if _copy(file, copies / file.name) != file.name:
                 raise RunyardError(f"bundle {file} is damaged: remove it, deploy its endpoint again, then back up")
             sizes[file.name] = (copies / file.name).stat().st_size
-    _sync(copies)
+    sync(copies)
     return sizes
 
 
@@ -224,15 +224,6 @@ def _new_file(path: Path) -> Generator[BinaryIO]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """A file's bytes, or a folder's names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from runyard.adapters.files import publish
+from runyard.adapters.files import publish, write_all
 from runyard.domain.errors import BadRequest, NotFound, TooBusy, TooLarge
 
 WRITE_BYTES = 1 << 20
@@ -66,7 +66,7 @@ async def _receive(digest: str, chunks: AsyncIterator[bytes], bytes_max: int, fi
 
     def write() -> None:
         seen.update(waiting)
-        _write_all(file, bytes(waiting))
+        write_all(file, bytes(waiting), size - len(waiting))
         waiting.clear()
 
     async for chunk in chunks:
@@ -79,9 +79,3 @@ async def _receive(digest: str, chunks: AsyncIterator[bytes], bytes_max: int, fi
     await asyncio.to_thread(write)
     if seen.hexdigest() != digest:
         raise BadRequest(f"the body's SHA-256 is {seen.hexdigest()}, not {digest}; upload it again")
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

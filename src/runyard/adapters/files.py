@@ -21,8 +21,21 @@ def publish(file: int, draft: Path, path: Path) -> None:
     """Give a written file its name: it never points at bytes that a crash can lose, nor does a crash take it away again."""
     os.fsync(file)
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """A file's bytes, or a folder's names."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def write_all(file: int, data: bytes | bytearray, at: int) -> None:
+    """At its place, so that it can be tried again after a part of it."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, at)
+        view, at = view[written:], at + written

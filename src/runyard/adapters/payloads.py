@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
-from runyard.adapters.files import publish
+from runyard.adapters.files import publish, write_all
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId, JobId
 from runyard.domain.payload import Spilled
@@ -87,7 +87,7 @@ class FolderDraft:
         self._open = True
 
     async def write(self, piece: bytes) -> None:
-        await self._folder.aside(lambda: _or_busy(lambda: _write_all(self._file, piece, self._size)))
+        await self._folder.aside(lambda: _or_busy(lambda: write_all(self._file, piece, self._size)))
         self._size += len(piece)
 
     async def keep(self) -> Spilled:
@@ -162,11 +162,3 @@ def _or_busy(work: Callable[[], _T]) -> _T:
         return work()
     except OSError as error:
         raise TooBusy(f"the payload cannot be written ({error.strerror}); free disk space, then try again") from error
-
-
-def _write_all(file: int, data: bytes, at: int) -> None:
-    """At its place, so that it can be tried again after a part of it."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, at)
-        view, at = view[written:], at + written

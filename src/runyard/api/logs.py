@@ -20,12 +20,12 @@ from starlette.routing import BaseRoute
 from runyard.api.replies import encode
 from runyard.api.routing import resource
 from runyard.api.services import Services
-from runyard.api.views import rfc3339
 from runyard.domain.errors import NotFound, Unprocessable
 from runyard.domain.job import EndpointId, JobId, WorkerId
 from runyard.ports.runtime import LogSource
 from runyard.services.logs import SEQ_MAX, TAIL_DEFAULT, Cursor, Follower, LogLine, LogQuery
 from runyard.wire.control import LogEvent
+from runyard.wire.times import rfc3339
 
 HEARTBEAT_S = 15.0
 TAIL_MAX = 5_000

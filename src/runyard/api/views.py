@@ -6,7 +6,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
@@ -22,14 +21,10 @@ from runyard.domain.worker import WorkerState
 from runyard.services.endpoints import ReleaseView
 from runyard.wire import control as wire
 from runyard.wire.jobs import AttemptBody
+from runyard.wire.times import rfc3339
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _DIFF_FIELDS = {"bundle": "runyard.bundle", "handler": "runyard.handler", "env": "env"}
-
-
-def rfc3339(at: float) -> str:
-    """Unix seconds as a time in UTC, to the millisecond."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def base_url(request: Request) -> str:

@@ -14,13 +14,13 @@ from starlette.routing import BaseRoute
 from runyard.api.replies import reply
 from runyard.api.routing import resource
 from runyard.api.services import Services
-from runyard.api.views import rfc3339
 from runyard.domain import webhook as domain
 from runyard.domain.errors import BadRequest
 from runyard.domain.job import EndpointId, JobId
 from runyard.domain.webhook import DeliveryId, DeliveryState
 from runyard.ports.webhooks import DeliveryQuery
 from runyard.wire import webhooks as wire
+from runyard.wire.times import rfc3339
 
 LIMIT_MAX = 1000
 LIMIT_DEFAULT = 50

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,6 +35,7 @@ from runyard.wire.jobs import (
     SubmitBody,
     WorkerBody,
 )
+from runyard.wire.times import rfc3339
 
 INPUT_ECHO_BYTES_MAX = 64 * 1024
 """Larger inputs are not echoed by `/status` while a job waits or runs (K31): a client that polls would fetch them again
@@ -333,11 +334,6 @@ def _attempt(attempt: Attempt) -> AttemptBody:
         signal=evidence.signal,
         lastLines=list(evidence.last_lines),
     )
-
-
-def rfc3339(at: float) -> str:
-    """Unix seconds as an RFC 3339 time in UTC, to the millisecond."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _reason(reason: QueueReason | None) -> ReasonBody | None:
