@@ -4,8 +4,8 @@ A process that sleeps has to be woken and finds its caches cold: 60 us for each 
 of a no-op job takes. So after news the loop looks for more for a moment before it sleeps, as hypervisors do with idle
 processors (halt polling), but only where news has lately come that soon: under a handler that takes its time, and on an idle
 platform, it sleeps at once. Nor is it done in a crowd: where one look finds news on several connections there is hardly any
-sleep to be saved, and looking less often finds more at a time. A vigil that a
-quick disk's work comes into lasts until that is done, and from then on: it is what everybody waits for.
+sleep to be saved, and looking less often finds more at a time. A vigil in which a quick disk is at work lasts until that is
+done, and from then on: it is what everybody waits for.
 """
 
 from __future__ import annotations
