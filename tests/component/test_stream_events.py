@@ -230,6 +230,7 @@ async def test_a_stream_is_ended_after_an_hour_and_can_be_gone_on_with(streams: 
         assert [] == await answer.rest()
         assert answer.whole
     assert looptime == 3600
+    await streams.close()
 
 
 @pytest.mark.parametrize(
