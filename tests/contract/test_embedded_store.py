@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,25 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
     assert counts == await store.counts(ENDPOINT)
     assert 300 == counts.completed
     assert ["first", "second", "third"] == await taken(store, A, limit=9)
+    await store.close()
+
+
+async def test_a_waiting_job_of_a_few_bytes_takes_less_than_a_kibibyte_of_memory(tmp_path: Path) -> None:
+    store, count = opened(tmp_path), 3000
+    for number in range(count):
+        change = await store.add_soon(a_job(f"{number:039}", at=START + number / 1000))
+    await store.kept(change)
+    await store.close()
+
+    tracemalloc.start()
+    try:
+        store = opened(tmp_path)
+        gc.collect()
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == (await store.counts(ENDPOINT)).in_queue
+    assert taken_bytes < 1024 * count
     await store.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from runyard.domain.errors import Conflict, RunyardError
 from runyard.domain.fleet import Demand
-from runyard.domain.job import EndpointId, ExecutionPolicy, Job, JobId, JobState
+from runyard.domain.job import DEFAULT_POLICY, EndpointId, ExecutionPolicy, Job, JobId, JobState
 from runyard.ports.stores import JobCounts, JobQuery, JobStore
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract.job_stores import A, B, kept, saved, stored, taken
@@ -30,6 +30,17 @@ async def test_a_take_gives_at_most_what_was_asked_for(store: JobStore) -> None:
 
     assert ["a", "b"] == await taken(store, limit=2)
     assert ["c"] == await taken(store, limit=2)
+
+
+async def test_a_job_of_low_priority_is_taken_in_its_turn(store: JobStore) -> None:
+    for number, policy in enumerate((LOW, DEFAULT_POLICY, DEFAULT_POLICY, LOW, DEFAULT_POLICY)):
+        await stored(store, str(number), policy=policy)
+    low, usual, _ = await store.take(ENDPOINT, A, 3, LATER)
+    for job in (usual, low):
+        await saved(store, job, job.lose_worker(LATER, "it died"))
+
+    assert ["3", "4"] == await taken(store, A, limit=9), "A has lost the others"
+    assert ["0", "1"] == await taken(store, B, limit=9)
 
 
 async def test_a_taken_job_is_leased_and_stored_so(store: JobStore) -> None:

@@ -190,14 +190,17 @@ class SameStores(RuleBasedStateMachine):
 
     @rule(big=st.integers(5_000, 50_000), endpoint=PICKS)
     def disk_is_full_for_a_while(self, big: int, endpoint: int) -> None:
+        self.now += 1
         before = self.run(view(self.store))
+        # What is cleaned meanwhile can make room for it; then the next one must have another name.
+        job = a_job(f"big-{self.now}", at=self.now, endpoint_id=ENDPOINTS[endpoint % 2], input=b"1" * big)
         fill_disk(self.store, full=True)
         try:
-            self.run(self.store.add(a_job("big", at=self.now, endpoint_id=ENDPOINTS[endpoint % 2], input=b"1" * big)))
+            self.run(self.store.add(job))
         except TooBusy:
             assert before == self.run(view(self.store))
         else:
-            self.run(self.memory.add(a_job("big", at=self.now, endpoint_id=ENDPOINTS[endpoint % 2], input=b"1" * big)))
+            self.run(self.memory.add(job))
         fill_disk(self.store, full=False)
 
 

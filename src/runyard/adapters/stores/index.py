@@ -1,17 +1,17 @@
 """The state of all jobs in memory, behind the memory store and the embedded one.
 
-Every job is one `Entry`, found by id. Per endpoint there is a queue (`_Shelf`): waiting jobs in order, the pressing ones
-among them again so that demand is read without walking past low-priority jobs, and all entries by number for listing.
+Every job is one `Entry`, found by id. Per endpoint (`_Shelf`) there are the waiting ones in order, and all by number for
+listing.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from typing import NamedTuple
 
 from runyard.adapters.stores.due import DueTimes
+from runyard.adapters.stores.waiting import Waiting
 from runyard.domain.errors import Conflict, TooBusy
 from runyard.domain.fleet import Demand
 from runyard.domain.job import IN_PROGRESS, IN_QUEUE, EndpointId, Job, JobId, JobState, WorkerId
@@ -63,11 +63,10 @@ class Totals(NamedTuple):
 
 
 class _Shelf:
-    __slots__ = ("ended", "entries", "in_progress", "next_number", "pressing", "retried", "waiting")
+    __slots__ = ("ended", "entries", "in_progress", "next_number", "retried", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: OrderedDict[JobId, Entry] = OrderedDict()
-        self.pressing: OrderedDict[JobId, Entry] = OrderedDict()
+        self.waiting = Waiting()
         self.entries: dict[int, Entry] = {}
         self.next_number = 1
         self.in_progress = 0
@@ -164,7 +163,7 @@ class JobIndex:
         if shelf is None or not shelf.waiting:
             return []
         chosen: list[Entry] = []
-        for entry in shelf.waiting.values():
+        for entry in shelf.waiting:
             if worker_id not in entry.job.fenced_from:
                 chosen.append(entry)
                 if len(chosen) == limit:
@@ -186,7 +185,7 @@ class JobIndex:
 
     def waiting(self, endpoint_id: EndpointId, limit: int) -> list[Entry]:
         """The first in the queue."""
-        return list(islice(self._shelf(endpoint_id).waiting.values(), limit))
+        return list(islice(self._shelf(endpoint_id).waiting, limit))
 
     def remove_endpoint(self, endpoint_id: EndpointId) -> None:
         shelf = self._shelves.pop(endpoint_id, None)
@@ -229,7 +228,7 @@ class JobIndex:
 
     def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
         shelf = self._shelf(endpoint_id)
-        pressing = [entry.job for entry in islice(shelf.pressing.values(), limit)]
+        pressing = shelf.waiting.pressing(limit)
         return Demand(
             queued=len(shelf.waiting),
             pressing=len(pressing),
@@ -292,9 +291,7 @@ class JobIndex:
         job = entry.job
         state = job.state
         if state is IN_QUEUE:
-            shelf.waiting[job.id] = entry
-            if not job.policy.low_priority:
-                shelf.pressing[job.id] = entry
+            shelf.waiting.append(entry)
             if was is not None:
                 self._place(shelf, entry, was)
         elif state is IN_PROGRESS:
@@ -312,16 +309,11 @@ class JobIndex:
             self._first -= 1
             entry.rank = self._first
         # Ahead of one whose take is undone can only be what was passed over, being fenced from that worker.
-        ahead = list(takewhile(lambda other: other.rank < entry.rank, shelf.waiting.values()))
-        for other in (entry, *reversed(ahead)):
-            for queue in (shelf.waiting, shelf.pressing):
-                if other.job.id in queue:
-                    queue.move_to_end(other.job.id, last=False)
+        shelf.waiting.move_up(entry)
 
     def _leave(self, shelf: _Shelf, job: Job) -> None:
         if job.state is IN_QUEUE:
-            del shelf.waiting[job.id]
-            shelf.pressing.pop(job.id, None)
+            shelf.waiting.remove(job)
         elif job.state is IN_PROGRESS:
             shelf.in_progress -= 1
 

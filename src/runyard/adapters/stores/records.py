@@ -16,8 +16,10 @@ Fields are only ever added at the end of a record, each with a default: so a jou
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,6 +30,7 @@ from runyard.domain.attempt import Attempt, Cause, Evidence
 from runyard.domain.job import (
     DEFAULT_POLICY,
     IN_QUEUE,
+    NOT_FENCED,
     EndpointId,
     ExecutionPolicy,
     Job,
@@ -256,6 +259,12 @@ class _Replay:
             into.set_totals(EndpointId(endpoint_id), totals)
 
 
+@lru_cache(maxsize=256)
+def _shared(seconds: float) -> float:
+    """The same object for the same number. What a million jobs have in common is not to be in memory a million times."""
+    return seconds
+
+
 def _entry(record: Written) -> Entry:
     policy = DEFAULT_POLICY
     if record.policy is not None:
@@ -264,16 +273,16 @@ def _entry(record: Written) -> Entry:
         policy = ExecutionPolicy(execution_timeout=timeout, ttl=timedelta(seconds=ttl_s), low_priority=low_priority)
     job = Job(
         id=JobId(record.id),
-        endpoint_id=EndpointId(record.endpoint_id),
+        endpoint_id=EndpointId(sys.intern(record.endpoint_id)),
         input=record.input,
         created_at=record.created_at,
-        queued_at=record.life.queued_at,
-        execution_timeout_s=record.execution_timeout_s,
+        queued_at=record.created_at,
+        execution_timeout_s=_shared(record.execution_timeout_s),
         expires_at=record.life.expires_at,
         policy=policy,
         webhook=record.webhook,
         s3_config=record.s3_config,
-        retention_s=record.retention_s,
+        retention_s=_shared(record.retention_s),
         fingerprint=record.fingerprint,
     )
     entry = Entry(_lived(job, record.life), record.number)
@@ -284,14 +293,14 @@ def _entry(record: Written) -> Entry:
 def _lived(job: Job, life: Life) -> Job:
     return job._replace(
         state=JobState(life.state),
-        queued_at=life.queued_at,
+        queued_at=job.queued_at if life.queued_at == job.queued_at else life.queued_at,
         expires_at=life.expires_at,
         run=life.run,
         attempts_lost=life.attempts_lost,
         attempts_excused=life.attempts_excused,
         attempts=tuple(map(_attempt, life.attempts)),
         quarantined=life.quarantined,
-        fenced_from=frozenset(map(WorkerId, life.fenced_from)),
+        fenced_from=frozenset(map(WorkerId, life.fenced_from)) if life.fenced_from else NOT_FENCED,
         lease=None if life.worker_id is None else Lease(WorkerId(life.worker_id), life.taken_at),
         finished_at=life.finished_at,
         output=life.output if life.spilled is None else Spilled(*life.spilled),
