@@ -19,6 +19,7 @@ from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.sqlite import migrations_in
 from runyard.domain.account import ApiKey, KeyId, digest_of
 from runyard.domain.job import EndpointId, Job, JobState, WorkerId
+from runyard.domain.terms import QUEUE, OwnTerms
 from runyard.domain.webhook import SigningSecret
 from tests.builders import START, a_job, a_release, a_scaling, a_worker, an_endpoint
 
@@ -33,7 +34,12 @@ FIRST = an_endpoint(
     scaling=a_scaling(workers_min=1, workers_max=4, delay_s=2.5), execution_timeout=timedelta(seconds=77), generation=3
 )
 FIRST = replace(FIRST, release=a_release(2, env=(("NAME", "vålue"),), lock="httpx==1.0\n"))
-SECOND = an_endpoint("endpoint-2", scaling=a_scaling(per_worker=3), created_at=START + 5)
+SECOND = an_endpoint(
+    "endpoint-2",
+    scaling=a_scaling(per_worker=3),
+    created_at=START + 5,
+    terms=OwnTerms(retention_s=5.5, ttl_scope=QUEUE, attempts_max=9),
+)
 NUMBERS = {EndpointId("endpoint-0"): 0, FIRST.id: 1, SECOND.id: 2}
 WORKERS = [
     a_worker().spawned(START + 10).heard(START + 20).runs_sdk("1.12.0"),

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.sqlite import migrations_in, open_database
 from runyard.domain.errors import RunyardError
 from runyard.domain.job import Job, JobState
+from runyard.domain.terms import NO_OWN_TERMS
 from runyard.ports.stores import JobQuery
 from runyard.ports.webhooks import DeliveryQuery
 from tests.builders import ENDPOINT, START, a_job
@@ -23,7 +25,7 @@ from tests.contract import samples
 from tests.contract.job_stores import B, taken
 
 EVERY_SCHEMA = range(1, samples.NEWEST + 1)
-WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE = 2, 3, 4
+WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE, TERMS_SINCE = 2, 3, 4, 5
 
 
 @pytest.fixture
@@ -42,9 +44,10 @@ def test_every_schema_has_its_sample() -> None:
 async def test_endpoints_and_keys_are_there(schema: int, path: Path) -> None:
     samples.opened_as(schema, path)
     store = SqliteControl(path)
+    second = samples.SECOND if schema >= TERMS_SINCE else replace(samples.SECOND, terms=NO_OWN_TERMS)
 
     assert samples.KEYS == await store.keys()
-    assert [samples.FIRST, samples.SECOND] == await store.endpoints()
+    assert [samples.FIRST, second] == await store.endpoints()
     assert [2, 1] == [release.version for release in await store.releases(samples.FIRST.id)]
     assert samples.NUMBERS == {id: await store.endpoint_number(id) for id in samples.NUMBERS}
     await store.close()
