@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from runyard.adapters.stores.embedded import EmbeddedJobs
-from tests.builders import START
 from tests.edge_kit import Worker, Yard
 
 HOLD_S = 22
@@ -55,7 +54,7 @@ async def test_a_poll_that_nothing_comes_for_is_answered_with_nothing_after_22_s
 
 
 async def test_results_that_were_kept_together_are_acknowledged_together(tmp_path: Path) -> None:
-    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db", now=START, synced=False))
+    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db", synced=False))
     await yard.open()
     worker, count = yard.worker(), 20
     for number in range(count):

@@ -10,12 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
+from runyard.adapters.stores.entries import Entry
 from runyard.domain.job import Job, JobId
-
-if TYPE_CHECKING:
-    from runyard.adapters.stores.index import Entry
 
 _rank = attrgetter("rank")
 
