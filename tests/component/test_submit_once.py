@@ -151,6 +151,31 @@ async def test_a_job_that_has_expired_does_not_run_again_while_it_is_being_delet
     assert "expired" in reply.json()["error"]
 
 
+@pytest.mark.looptime
+async def test_a_job_that_is_gone_does_not_run_again_until_its_name_is_forgotten(yard: Yard) -> None:
+    worker = yard.worker()
+    await ask(yard)
+    await worker.take()
+    await worker.done(KEYED, {"output": 1})
+    await asyncio.sleep(30 * 60 + 1)
+
+    kept = await ask(yard)
+    assert (404, f"/v2/{ENDPOINT}/requests/{KEYED}") == (kept.status, kept.json()["runyard"]["path"])
+    assert 409 == (await ask(yard, input=2)).status
+    now = yard.clock.now()
+    assert 1 == await yard.store.archive.forget_oldest(now)
+    gone = await ask(yard)
+    assert (404, "COMPLETED", None) == (
+        gone.status,
+        gone.json()["runyard"]["status"],
+        gone.json()["runyard"].get("path"),
+    )
+    assert 409 == (await ask(yard, input=2)).status
+    assert [] == await jobs_of(yard)
+    assert 1 == await yard.store.archive.bury(now, now)
+    assert (200, {"id": KEYED, "status": "IN_QUEUE"}) == told(await ask(yard, input=2))
+
+
 async def test_a_platform_that_stops_still_tells_of_the_jobs_it_has(yard: Yard) -> None:
     await ask(yard)
     yard.jobs.closing = True
