@@ -10,7 +10,10 @@ from runyard.ports.payloads import Kept
 
 
 class MemoryPayloads:
-    """`room` is how many bytes may still be written; while `moves` is not set, writing waits."""
+    """`room` is how many bytes may still be written; while `moves` is not set, writing waits, while `opens` is not, opening.
+
+    With `away` nothing can be opened.
+    """
 
     def __init__(self) -> None:
         self.room = 1 << 40
@@ -20,6 +23,9 @@ class MemoryPayloads:
         self.held: dict[str, tuple[Kept, bytes]] = {}
         self.moves = asyncio.Event()
         self.moves.set()
+        self.opens = asyncio.Event()
+        self.opens.set()
+        self.away = False
         self._last = 0
 
     async def begin(self, endpoint_id: EndpointId, job_id: JobId) -> "MemoryDraft":
@@ -28,6 +34,9 @@ class MemoryPayloads:
         return MemoryDraft(self, Kept(f"payload-{self._last}", endpoint_id, job_id))
 
     async def open(self, payload: Spilled) -> "MemoryReading":
+        await self.opens.wait()
+        if self.away:
+            raise TooBusy("payloads are away; wait for them")
         return MemoryReading(self.load(payload))
 
     def load(self, payload: Spilled) -> bytes:

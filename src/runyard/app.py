@@ -59,7 +59,7 @@ from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.room import Room
 from runyard.services.roster import Roster
-from runyard.services.spill import Spills
+from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
 
@@ -78,6 +78,8 @@ class Adapters:
     blobs: Blobs
     payloads: Payloads
     """For what is too large for `store`."""
+    carried: Carried
+    """What `outbox` may tell of that."""
     signals: Signals
     clock: Clock
     ids: Ids
@@ -104,7 +106,7 @@ class Platform:
         self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
-        self.spills = Spills(a.payloads, a.store, a.clock)
+        self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
@@ -300,7 +302,8 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
     in_memory = settings.store == "memory"
     synced = settings.durability == "power" and not in_memory
     payloads = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
-    store, outbox = _job_store(settings, root, vigil, payloads)
+    carried = Carried(settings.webhook_output_bytes_max)
+    store, outbox = _job_store(settings, root, vigil, carried)
     return Adapters(
         store=store,
         outbox=outbox,
@@ -308,6 +311,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
         payloads=payloads,
+        carried=carried,
         signals=LocalSignals(),
         clock=SystemClock(),
         ids=RandomIds(),
@@ -320,8 +324,8 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
     )
 
 
-def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads) -> tuple[JobStore, Outbox]:
-    render = partial(webhook_body, load=payloads.load, output_bytes_max=settings.webhook_output_bytes_max)
+def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -> tuple[JobStore, Outbox]:
+    render = partial(webhook_body, carried=carried.get)
     if settings.store == "memory":
         outbox = MemoryOutbox(render, bytes_max=settings.webhook_keep_bytes)
         return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox

@@ -49,10 +49,6 @@ class FolderPayloads:
     async def open(self, payload: Spilled) -> FileReading:
         return FileReading(self, await self.aside(lambda: _opened(self._place(payload.ref), payload)), payload.size)
 
-    def load(self, payload: Spilled) -> bytes:
-        with os.fdopen(_opened(self._place(payload.ref), payload), "rb") as file:
-            return file.read(payload.size)
-
     async def kept(self) -> list[Kept]:
         files = await self.aside(lambda: list(self._root.iterdir()))
         return [kept for file in files if (kept := _kept(file.name)) is not None]

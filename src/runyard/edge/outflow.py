@@ -56,15 +56,3 @@ async def _sent(x: Exchange, piece: bytes, room: asyncio.Event) -> bool:
         room.clear()
         await room.wait()
     return x.open_for_answer
-
-
-async def load(spills: Spills, payload: Spilled) -> bytes:
-    """All of it, where it is small enough for that."""
-    reading = await spills.open(payload)
-    try:
-        pieces: list[bytes] = []
-        while piece := await reading.read(PIECE_BYTES):
-            pieces.append(piece)
-    finally:
-        await reading.close()
-    return b"".join(pieces)

@@ -56,10 +56,6 @@ class Payloads(Protocol):
         """Raises `NotFound` when it is not there, or not whole."""
         ...
 
-    def load(self, payload: Spilled) -> bytes:
-        """All of it, at once: for payloads of a few megabytes. Raises `NotFound`."""
-        ...
-
     async def kept(self) -> list[Kept]:
         """All that are whole."""
         ...
