@@ -212,10 +212,16 @@ async def test_a_large_output_is_fetched_for_the_webhook_before_the_end_and_nobo
 
 
 async def test_a_large_output_that_cannot_be_fetched_just_now_is_pointed_to(yard: Yard) -> None:
-    yard.payloads.away = True
     job_id = await yard.run()
     await yard.take()
-    await yard.report(job_id, {"output": "x" * 800_000})
+    yard.payloads.opens.clear()
+    reporting = asyncio.create_task(yard.report(job_id, {"output": "x" * 800_000}))
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        while not yard.payloads.held:
+            await yard.status(job_id)
+    yard.payloads.away = True
+    yard.payloads.opens.set()
+    await reporting
     async with asyncio.timeout(RECEIVED_S_MAX):
         body = json.loads((await yard.receiver.requests.get()).body)
 

@@ -101,7 +101,7 @@ class Spills:
         """Forget what no job names."""
         try:
             await self._forget(await self._payloads.kept())
-        except OSError as error:
+        except (OSError, TooBusy) as error:
             log.warning("large payloads that nobody needs could not be removed: %s", error)
 
     async def _forget(self, all_kept: Sequence[Kept]) -> None:
@@ -143,8 +143,13 @@ class Incoming:
         coming[job] += 1
         self.write = draft.write
 
+    @property
+    def spoiled(self) -> bool:
+        """It can only be closed."""
+        return self._draft.spoiled
+
     async def keep(self) -> Spilled:
-        """Raises `TooBusy`."""
+        """Raises `TooBusy`; it can be tried again unless it is spoiled."""
         self._payload = await self._draft.keep()
         if self._kept is not None:
             await self._kept(self._payload)
