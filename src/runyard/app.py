@@ -24,7 +24,10 @@ from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.payloads import FolderPayloads
+from runyard.adapters.payloads_moved import MovedPayloads
+from runyard.adapters.payloads_s3 import S3Payloads, is_ref, owner_in
 from runyard.adapters.runtimes.process import ProcessRuntime
+from runyard.adapters.s3 import Bucket
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
@@ -299,9 +302,6 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             line=line,
         )
 
-    in_memory = settings.store == "memory"
-    synced = settings.durability == "power" and not in_memory
-    payloads = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
     carried = Carried(settings.webhook_output_bytes_max)
     store, outbox = _job_store(settings, root, vigil, carried)
     return Adapters(
@@ -310,7 +310,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
-        payloads=payloads,
+        payloads=_payloads(settings, root),
         carried=carried,
         signals=LocalSignals(),
         clock=SystemClock(),
@@ -322,6 +322,17 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         ),
         disk=DataDisk(root, root / "control.db"),
     )
+
+
+def _payloads(settings: Settings, root: Path) -> Payloads:
+    in_memory = settings.store == "memory"
+    synced = settings.durability == "power" and not in_memory
+    folder = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
+    if settings.bucket is None:
+        return folder
+    bucket = Bucket(*settings.bucket, endpoint=settings.s3_endpoint, region=settings.s3_region)
+    objects = S3Payloads(bucket, owner_in(root / "payloads.owner"), emptied=in_memory)
+    return MovedPayloads(objects, folder, is_now=is_ref)
 
 
 def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -> tuple[JobStore, Outbox]:

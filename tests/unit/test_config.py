@@ -79,8 +79,26 @@ def test_a_limit_reads_as_it_is_written(file: Path) -> None:
         ("webhook_retries = 'often'", r"webhook_retries must be runpod or backoff, not 'often'"),
         ("webhook_targets = 'ours'", r"webhook_targets must be any or public-only, not 'ours'"),
         ("attempts_max = 0", r"attempts_max must be"),
+        ("payloads = 'file'", r"payloads must be folder, or s3://bucket/prefix, not 'file'"),
+        ("payloads = 's3://'", r"payloads must be"),
+        ("payloads = 's3://bucket/a b'", r"payloads must be"),
     ],
 )
 def test_what_a_setting_cannot_be_is_refused_by_name(file: Path, text: str, named: str) -> None:
     with pytest.raises(BadRequest, match=named):
         settings(file, text)
+
+
+@pytest.mark.parametrize(
+    ("payloads", "bucket"),
+    [
+        ("folder", None),
+        ("s3://results", ("results", "")),
+        ("s3://results/", ("results", "")),
+        ("s3://my.results/yards/one/", ("my.results", "yards/one")),
+    ],
+)
+def test_payloads_are_in_the_folder_or_below_a_prefix(
+    file: Path, payloads: str, bucket: tuple[str, str] | None
+) -> None:
+    assert bucket == settings(file, f"payloads = '{payloads}'").bucket

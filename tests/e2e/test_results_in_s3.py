@@ -1,0 +1,71 @@
+"""Large results in an object store: a real platform, the official client, a real server over HTTP."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import runpod
+
+from tests.e2e.keeping import BUILD_S_MAX, START_S_MAX, environment, keeping, until
+from tests.s3_kit import BUCKET, CREDENTIALS, ObjectStore, object_store
+
+MB = 1_000_000
+JOB_TTL_MS = 1000
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with object_store() as store:
+        store.empty()
+        yield store
+
+
+def settings(store: ObjectStore, payloads: str = f"s3://{BUCKET}/yard") -> dict[str, str]:
+    return CREDENTIALS | {"RUNYARD_PAYLOADS": payloads, "RUNYARD_S3_ENDPOINT": store.url}
+
+
+def test_a_large_result_lies_in_the_bucket_until_its_job_is_deleted(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    with keeping(data, env=settings(store)) as platform:
+        endpoint = platform.deploy("large", handler="large.py")
+        monkeypatch.setattr(runpod, "endpoint_url_base", f"{platform.url}/v2")
+        client = runpod.Endpoint(endpoint.id, api_key=platform.key)
+        job = client.run({"input": {"bytes": 5 * MB}})
+        output = job.output(timeout=int(BUILD_S_MAX))
+        assert [*range(1000)] == [item["n"] for item in output]
+        [key] = [key for key in store.names() if key.startswith(f"yard/{endpoint.id},{job.job_id},")]
+        assert 5 * MB < store.client.head_object(Bucket=BUCKET, Key=key)["ContentLength"]
+        assert [] == list((data / "payloads").iterdir())
+
+        assert 0 == platform.restart().returncode
+        path = f"/v2/{endpoint.id}/status/{job.job_id}"
+        assert output == platform.http.get(path).json()["output"], "it outlives the server"
+        platform.http.get(path, params={"ttl": JOB_TTL_MS})
+        until(lambda: platform.http.get(path).status_code == 404)
+        assert 0 == platform.restart().returncode
+        until(lambda: store.names() == ["yard/owner"])
+        log = platform.log.read_text()
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in log
+    assert CREDENTIALS["AWS_ACCESS_KEY_ID"] not in log
+
+
+def test_a_start_without_the_bucket_ends_and_says_what_to_do(store: ObjectStore, tmp_path: Path) -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")],
+        env=environment() | settings(store, "s3://nowhere/yard"),
+        capture_output=True,
+        text=True,
+        timeout=START_S_MAX,
+        check=False,
+    )
+
+    assert 0 != started.returncode
+    assert "there is no bucket nowhere" in started.stderr
+    assert "create it, or set payloads to another" in started.stderr
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in started.stderr
