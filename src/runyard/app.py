@@ -23,9 +23,10 @@ from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
+from runyard.adapters.payload_owner import owner_in
 from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.payloads_moved import MovedPayloads
-from runyard.adapters.payloads_s3 import S3Payloads, is_ref, owner_in
+from runyard.adapters.payloads_s3 import S3Payloads, is_ref
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.s3 import Bucket
 from runyard.adapters.signals import LocalSignals
@@ -331,7 +332,7 @@ def _payloads(settings: Settings, root: Path) -> Payloads:
     if settings.bucket is None:
         return folder
     bucket = Bucket(*settings.bucket, endpoint=settings.s3_endpoint, region=settings.s3_region)
-    objects = S3Payloads(bucket, owner_in(root / "payloads.owner"), emptied=in_memory)
+    objects = S3Payloads(bucket, owner_in(root, str(bucket)), emptied=in_memory)
     return MovedPayloads(objects, folder, is_now=is_ref)
 
 

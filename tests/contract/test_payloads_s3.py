@@ -12,9 +12,10 @@ import pytest
 
 from runyard.adapters import payloads_s3
 from runyard.adapters import s3 as adapter
+from runyard.adapters.payload_owner import owner_in, place_in
 from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.payloads_moved import MovedPayloads
-from runyard.adapters.payloads_s3 import PART_BYTES, S3Payloads, is_ref, owner_in
+from runyard.adapters.payloads_s3 import PART_BYTES, S3Payloads, is_ref
 from runyard.adapters.s3 import Bucket
 from runyard.domain.errors import BadRequest, Conflict, NotFound, TooBusy
 from runyard.domain.job import JobId
@@ -335,11 +336,13 @@ async def test_a_prefix_is_one_platforms_until_somebody_says_otherwise(s3: Objec
     assert DATA == await read(s3_payloads(s3, owner="another"), payload)
 
 
-def test_a_data_directory_keeps_its_name(tmp_path: Path) -> None:
-    name = owner_in(tmp_path / "payloads.owner")
+def test_a_data_directory_keeps_its_name_and_notes_where_it_was_last(tmp_path: Path) -> None:
+    assert place_in(tmp_path) is None
+    name = owner_in(tmp_path, "s3://results/here/")
 
-    assert name == owner_in(tmp_path / "payloads.owner")
-    assert name != owner_in(tmp_path / "another" / "payloads.owner")
+    assert (name, name) == (owner_in(tmp_path, "s3://results/there/"), owner_in(tmp_path, "s3://results/there/"))
+    assert "s3://results/there/" == place_in(tmp_path)
+    assert name != owner_in(tmp_path / "another", "s3://results/here/")
 
 
 async def test_a_bucket_is_emptied_of_payloads_and_of_nothing_else(s3: ObjectStore) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,10 +56,14 @@ class FolderPayloads:
 
     async def forget(self, refs: Sequence[str]) -> None:
         def unlink() -> None:
-            for ref in refs:
-                self._place(ref).unlink(missing_ok=True)
+            with _locked(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                for ref in refs:
+                    self._place(ref).unlink(missing_ok=True)
 
-        await self.aside(unlink)
+        try:
+            await self.aside(unlink)
+        except BlockingIOError as error:
+            raise TooBusy("a backup is being made; they are removed after it") from error
 
     async def aside(self, work: Callable[[], _T]) -> _T:
         """Do what may wait for the disk on a thread."""
@@ -131,6 +137,23 @@ class FileReading:
 
     async def close(self) -> None:
         await self._folder.aside(lambda: os.close(self._file))
+
+
+@contextmanager
+def nothing_forgotten(root: Path) -> Generator[None]:
+    """For as long as this is open, by whatever process: what is kept in this folder stays. It waits for who is removing."""
+    with _locked(root, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(root: Path, how: int) -> Generator[None]:
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, how)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _opened(place: Path, payload: Spilled) -> int:

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
-from runyard.adapters.files import write_secret
 from runyard.adapters.payload_names import job_in, name_for
 from runyard.adapters.s3 import SCHEME, Body, Bucket
 from runyard.domain.errors import Conflict, NotFound, TooBusy
@@ -216,13 +213,6 @@ def part_bytes(size: int) -> int:
 def is_ref(ref: str) -> bool:
     """Whether it leads to a bucket."""
     return ref.startswith(SCHEME)
-
-
-def owner_in(file: Path) -> str:
-    """What this data directory is called at its bucket; made at first."""
-    if not file.exists():
-        write_secret(file, secrets.token_hex(16))
-    return file.read_text().strip()
 
 
 def _missing(payload: Spilled) -> str:
