@@ -170,12 +170,13 @@ async def test_a_ref_leads_nowhere_else(root: Path, ref: str) -> None:
 
 
 async def test_it_is_on_disk_before_it_has_its_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, unsynced = FolderPayloads(root), FolderPayloads(root, synced=False)
     events: list[str] = []
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("sync"), sync(file))[1])
     monkeypatch.setattr(Path, "replace", lambda a, b: (events.append("name"), replace(a, b))[1])
-    await keep(FolderPayloads(root), DATA)
-    await keep(FolderPayloads(root, synced=False), DATA)
+    await keep(synced, DATA)
+    await keep(unsynced, DATA)
 
     assert ["sync", "name", "sync", "name"] == events
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from runyard.adapters.files import publish, write_all
+from runyard.adapters.files import publish, sync, write_all
 from runyard.adapters.payload_names import job_in, name_for
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId, JobId
@@ -36,6 +36,8 @@ class FolderPayloads:
         self._synced = synced
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="payloads")
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if synced:
+            sync(root.parent)  # Its own name is to last as those in it do.
         for file in root.glob("*" if emptied else f"*{_PART}"):
             file.unlink(missing_ok=True)
 
