@@ -322,6 +322,28 @@ async def test_many_are_listed_page_by_page_and_forgotten_in_bulk(
     assert [] == await payloads.kept()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("<Code>AccessDenied</Code>", r"refuses the platform's credentials"),
+        ("<Code>InternalError</Code>", r"could not do it .*\(InternalError\)"),
+        ("", r"could not do it .*\(no code\)"),
+    ],
+)
+async def test_what_was_not_forgotten_though_the_rest_was_is_told(s3: ObjectStore, error: str, told: str) -> None:
+    payloads = s3_payloads(s3)
+    payload = await keep(payloads, DATA)
+
+    def partly(environ: Environ, start: Start, answer: Callable[[], Iterable[bytes]]) -> Iterable[bytes]:
+        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        start("200 OK", [("Content-Type", "application/xml")])
+        return [f"<DeleteResult><Error><Key>a</Key>{error}</Error></DeleteResult>".encode()]
+
+    s3.fault = partly
+    with pytest.raises(TooBusy, match=told):
+        await payloads.forget([payload.ref])
+
+
 # Whose it is, and where
 
 

@@ -16,8 +16,8 @@ from runyard.domain.errors import BadRequest, NotFound, TooBusy
 
 SCHEME = "s3://"
 CONNECT_S_MAX, READ_S_MAX = 5.0, 20.0
-TRIES = 3
-"""Of each call, with pauses of up to seconds."""
+TRIES = 2
+"""Of each call. A result waits 240 s for its payload, its worker 300 s for an answer; the last call has to fit between."""
 CONNECTIONS_KEPT_MAX = 64
 DELETE_MAX = 1000
 """Most objects that one call deletes."""
@@ -125,7 +125,7 @@ class Bucket:
             keys = [{"Key": self._below + name} for name in names[start : start + DELETE_MAX]]
             said = self._ask(self._client.delete_objects, Delete={"Objects": keys, "Quiet": True})
             if errors := said.get("Errors"):
-                raise TooBusy(self._said_of(errors[0].get("Code", ""), 0))
+                raise TooBusy(self._said_of(errors[0].get("Code", "")))
 
     # Calls
 
@@ -159,7 +159,7 @@ class Bucket:
             return work()
         except self._faults.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if code in _MISSING:
                 raise NotFound(f"it is not in {self} ({code})") from error
             raise TooBusy(self._said_of(code, status)) from error
@@ -173,7 +173,7 @@ class Bucket:
                 f"{self._place} cannot be reached for {self} ({error}): check s3_endpoint and the network"
             ) from error
 
-    def _said_of(self, code: str, status: int) -> str:
+    def _said_of(self, code: str, status: int | None = None) -> str:
         if code == "NoSuchBucket":
             return f"there is no bucket {self._name} at {self._place}: create it, or set payloads to another"
         if code in _REFUSED:
@@ -183,7 +183,10 @@ class Bucket:
             )
         if code in _ELSEWHERE:
             return f"the bucket {self._name} is in another region ({code}): set s3_region to it"
-        return f"{self._place} could not do it for {self} ({code or 'an error'}, status {status}): see to it, or wait"
+        told = code or "no code"
+        if status is not None:
+            told += f", status {status}"
+        return f"{self._place} could not do it for {self} ({told}): see to it, or wait"
 
 
 def _library(name: str) -> ModuleType:

@@ -111,7 +111,8 @@ class Spills:
                 gone.append(kept.ref)
             if number % _BATCH == 0:
                 await self._clock.sleep(0)  # Let others run.
-        await self._payloads.forget(gone)
+        if gone:
+            await self._payloads.forget(gone)
 
     async def _is_named(self, kept: Kept) -> bool:
         try:
