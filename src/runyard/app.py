@@ -23,10 +23,7 @@ from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
-from runyard.adapters.payload_owner import owner_in
-from runyard.adapters.payloads import FolderPayloads
-from runyard.adapters.payloads_moved import MovedPayloads
-from runyard.adapters.payloads_s3 import S3Payloads, is_ref
+from runyard.adapters.payloads_moved import payloads_of
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.s3 import Bucket
 from runyard.adapters.signals import LocalSignals
@@ -57,6 +54,7 @@ from runyard.services.dead_letters import DeadLetters
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
+from runyard.services.forgetting import Forgetting
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
@@ -106,7 +104,7 @@ class Platform:
         self.roster = Roster()
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
-        self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals)
+        self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals, terms=settings.job_terms)
         self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
@@ -115,6 +113,7 @@ class Platform:
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
+        self.forgetting = _forgetting(a, self.endpoints, self.room, settings)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
         self.lifecycle = Lifecycle(
@@ -180,8 +179,8 @@ class Platform:
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
         await self.room.look()
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.spills.run(), self.room.run())
-        loops = [asyncio.create_task(run) for run in runs]
+        looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room)
+        loops = [asyncio.create_task(service.run()) for service in looping]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
         try:
@@ -326,14 +325,9 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
 
 
 def _payloads(settings: Settings, root: Path) -> Payloads:
-    in_memory = settings.store == "memory"
-    synced = settings.durability == "power" and not in_memory
-    folder = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
-    if settings.bucket is None:
-        return folder
-    bucket = Bucket(*settings.bucket, endpoint=settings.s3_endpoint, region=settings.s3_region)
-    objects = S3Payloads(bucket, owner_in(root, str(bucket)), emptied=in_memory)
-    return MovedPayloads(objects, folder, is_now=is_ref)
+    lasting = settings.store != "memory"
+    bucket = settings.bucket and Bucket(*settings.bucket, endpoint=settings.s3_endpoint, region=settings.s3_region)
+    return payloads_of(root, bucket, synced=lasting and settings.durability == "power", emptied=not lasting)
 
 
 def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -> tuple[JobStore, Outbox]:
@@ -343,7 +337,6 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -
         return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox
     store = EmbeddedJobs(
         root / "control.db",
-        now=SystemClock.now(),
         bytes_max=settings.store_bytes_max,
         synced=settings.durability == "power",
         disk_works=vigil.disk_works,
@@ -351,6 +344,20 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -
     )
     assert store.outbox is not None
     return store, store.outbox
+
+
+def _forgetting(adapters: Adapters, endpoints: Endpoints, room: Room, settings: Settings) -> Forgetting:
+    bytes_max = settings.keep_bytes_max
+    if settings.store == "memory":
+        bytes_max = min(bytes_max, settings.store_bytes_max // 8)
+    return Forgetting(
+        adapters.store.archive,
+        endpoints,
+        adapters.clock,
+        bytes_max=bytes_max,
+        tombstone_s=settings.tombstone_s,
+        is_full=room.is_full,
+    )
 
 
 def _webhooks(adapters: Adapters, settings: Settings) -> Webhooks:

@@ -10,18 +10,27 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-from runyard.domain.attempt import ATTEMPTS_MAX, ATTEMPTS_MAX_LIMIT, QUARANTINE_AFTER, AttemptLimits
+from runyard.domain.attempt import ATTEMPTS_MAX_LIMIT, QUARANTINE_AFTER, AttemptLimits
 from runyard.domain.errors import BadRequest
 from runyard.domain.limits import Limit
+from runyard.domain.terms import BOUNDS, DEFAULT_TERMS, RETENTION_WAIT_S_MAX, JobTerms, TtlScope
 from runyard.domain.webhook import SCHEDULES
 
 MIB = 1 << 20
 _BUCKET = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/+([A-Za-z0-9!_.*()-]+(?:/[A-Za-z0-9!_.*()-]+)*)?/*)?")
+_OWN_TERMS = " An endpoint may have its own, in `runyard.jobs`."
 
 
 def _setting(default: Any, help: str, *, of: tuple[str, ...] = ()) -> Any:
     """`of`: all that it can be."""
     return field(default=default, metadata={"help": help, "of": of})
+
+
+def _term(name: str, help: str, *, of: tuple[str, ...] = ()) -> Any:
+    """The platform's part of what holds for jobs."""
+    default, bounds = getattr(DEFAULT_TERMS, name), BOUNDS.get(name)
+    within = "" if bounds is None else f" From {bounds[0]:.0f} to {bounds[1]:.0f}."
+    return _setting(str(default) if of else default, help + within + _OWN_TERMS, of=of)
 
 
 def _limit(operations: str, more: str = "", **numbers: int) -> Any:
@@ -115,10 +124,41 @@ class Settings:
     job_stop_grace_s: float = _setting(
         5.0, "Seconds a worker gets to stop a cancelled or timed-out job before the worker is replaced."
     )
-    attempts_max: int = _setting(
-        ATTEMPTS_MAX,
-        "How many workers may lose a job, by dying or by sending no result, before it is FAILED; 1 to "
-        f"{ATTEMPTS_MAX_LIMIT}. Workers that the platform stops, or that end together with it, do not count.",
+    retention_s: float = _term(
+        "retention_s", "Seconds that a job which came by `run` is readable on the compatible routes after its end."
+    )
+    retention_sync_s: float = _term(
+        "retention_sync_s",
+        "The same for `runsync`, which also keeps a result for as long as the call may `wait`, up to "
+        f"{RETENTION_WAIT_S_MAX:.0f} s.",
+    )
+    ttl_s: float = _term("ttl_s", "Seconds that a job may exist whose `policy.ttl` does not say otherwise.")
+    ttl_scope: str = _term(
+        "ttl_scope",
+        "Where a job's time to live counts: `all`, as documented, deletes it in whatever state it is; `queue` deletes it "
+        "only while it waits, so that one that runs may finish and its result has all of its retention. A job that loses "
+        "its worker waits again.",
+        of=tuple(TtlScope),
+    )
+    keep_s: float = _term(
+        "keep_s",
+        "Seconds that an ended job, with its payloads, stays readable at `/v2/{id}/requests/{job}` behind its retention.",
+    )
+    keep_bytes_max: int = _setting(
+        10 * 1024 * MIB,
+        "Bytes that the database and large results may take together before jobs go that are kept behind their retention, "
+        "the oldest first, and before `keep_s` is over. They go, too, when the disk is full. With jobs in memory it is an "
+        "eighth of `store_bytes_max`, if that is less.",
+    )
+    tombstone_s: float = _setting(
+        604_800.0,
+        "Seconds that a job which is gone is still known by its id, and by its idempotency key; a week. It is less where "
+        "`keep_bytes_max` is reached, but a day in any case for jobs that their clients have named.",
+    )
+    attempts_max: int = _term(
+        "attempts_max",
+        "How many workers may lose a job, by dying or by sending no result, before it is FAILED. Workers that the platform "
+        "stops, or that end together with it, do not count.",
     )
     quarantine_after: int = _setting(
         QUARANTINE_AFTER,
@@ -181,7 +221,7 @@ class Settings:
             if choices and choice not in choices:
                 *others, last = choices
                 raise BadRequest(f"{setting.name} must be {', '.join(others)} or {last}, not {choice!r}")
-        _ = self.attempt_limits, self.bucket
+        _ = self.attempt_limits, self.bucket, self.job_terms
 
     @property
     def rate_limits(self) -> Mapping[str, Limit]:
@@ -212,6 +252,18 @@ class Settings:
     def attempt_limits(self) -> AttemptLimits:
         """Raises `BadRequest` for numbers out of their bounds."""
         return AttemptLimits(attempts_max=self.attempts_max, quarantine_after=self.quarantine_after)
+
+    @property
+    def job_terms(self) -> JobTerms:
+        """The platform's. Raises `BadRequest` for numbers out of their bounds."""
+        return JobTerms(
+            retention_s=self.retention_s,
+            retention_sync_s=self.retention_sync_s,
+            ttl_s=self.ttl_s,
+            ttl_scope=TtlScope(self.ttl_scope),
+            keep_s=self.keep_s,
+            attempts_max=self.attempts_max,
+        )
 
     @property
     def root(self) -> Path:

@@ -19,8 +19,9 @@ from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.sqlite import migrations_in
 from runyard.domain.account import ApiKey, KeyId, digest_of
 from runyard.domain.job import EndpointId, Job, JobState, WorkerId
+from runyard.domain.terms import QUEUE, OwnTerms
 from runyard.domain.webhook import SigningSecret
-from tests.builders import START, a_job, a_release, a_scaling, a_worker, an_endpoint
+from tests.builders import START, a_job, a_job_that_is, a_release, a_scaling, a_worker, an_endpoint
 
 SAMPLES = Path(__file__).parent / "upgrades"
 NEWEST = max(migrations_in())
@@ -33,7 +34,12 @@ FIRST = an_endpoint(
     scaling=a_scaling(workers_min=1, workers_max=4, delay_s=2.5), execution_timeout=timedelta(seconds=77), generation=3
 )
 FIRST = replace(FIRST, release=a_release(2, env=(("NAME", "vålue"),), lock="httpx==1.0\n"))
-SECOND = an_endpoint("endpoint-2", scaling=a_scaling(per_worker=3), created_at=START + 5)
+SECOND = an_endpoint(
+    "endpoint-2",
+    scaling=a_scaling(per_worker=3),
+    created_at=START + 5,
+    terms=OwnTerms(retention_s=5.5, ttl_scope=QUEUE, attempts_max=9),
+)
 NUMBERS = {EndpointId("endpoint-0"): 0, FIRST.id: 1, SECOND.id: 2}
 WORKERS = [
     a_worker().spawned(START + 10).heard(START + 20).runs_sdk("1.12.0"),
@@ -42,6 +48,8 @@ WORKERS = [
 SECRETS = (SigningSecret(value="whsec_c2FtcGxl", created_at=START),)
 OWING = a_job("job-owing", endpoint_id=SECOND.id, webhook="https://receiver.test/hook", expires_at=START + 1e9)
 OWED = b"what the receiver is told"
+AWAY = a_job_that_is(JobState.FAILED, endpoint_id=SECOND.id, id="job-away", expires_at=START + 20)
+GONE = a_job("job-gone", endpoint_id=SECOND.id, expires_at=START + 20, fingerprint=b"f" * 32)
 STREAMED = [b'"one"', b"2", b'{"three":3}']
 
 
@@ -74,7 +82,7 @@ async def fill(path: Path) -> None:
     assert await control.save_endpoint(FIRST, generation=1)
     for worker in WORKERS:
         await fleet.save(worker)
-    store = EmbeddedJobs(path, now=START, render=lambda job: OWED)
+    store = EmbeddedJobs(path, render=lambda job: OWED)
     for state, job in jobs().items():
         waiting = a_job(job.id, expires_at=job.expires_at)
         await store.add(waiting)
@@ -82,6 +90,9 @@ async def fill(path: Path) -> None:
             await _live(store, waiting, job)
     await store.add(OWING)
     assert await store.save(OWING.cancel(START + 9), was=OWING)
+    for job in (AWAY, GONE):
+        await store.add(job)
+        assert [job] == await store.put_away([job], START + 30)
     assert store.outbox is not None
     await store.outbox.keep_secrets(SECOND.id, SECRETS)
     for each in (control, fleet, store):

@@ -18,6 +18,7 @@ from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
 from runyard.domain.errors import Conflict, RunyardError
 from runyard.domain.job import EndpointId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.terms import QUEUE, OwnTerms
 from runyard.ports.stores import ControlStore
 
 NOW = 1_800_000_000.0
@@ -58,6 +59,25 @@ async def test_an_endpoint_comes_back_as_it_was_kept(control: ControlStore, scal
 
     assert await control.endpoints() == [endpoint]
     assert await control.releases(endpoint.id) == [endpoint.release]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        OwnTerms(retention_s=1.5, retention_sync_s=2.5, ttl_s=10.5, ttl_scope=QUEUE, keep_s=0, attempts_max=20),
+        OwnTerms(keep_s=7),
+    ],
+    ids=["all", "one"],
+)
+async def test_terms_of_its_own_come_back_and_can_be_taken_away(control: ControlStore, terms: OwnTerms) -> None:
+    first = an_endpoint("one", terms=terms)
+    await control.add_endpoint(first)
+    await control.add_endpoint(an_endpoint("two", created_at=NOW + 1))
+    assert [first, an_endpoint("two", created_at=NOW + 1)] == await control.endpoints()
+
+    assert await control.save_endpoint(replace(first, terms=OwnTerms(), generation=2), generation=1)
+    assert await control.save_endpoint(an_endpoint("two", terms=terms, generation=2, created_at=NOW + 1), generation=1)
+    assert [OwnTerms(), terms] == [endpoint.terms for endpoint in await control.endpoints()]
 
 
 async def test_endpoints_come_oldest_first(control: ControlStore) -> None:

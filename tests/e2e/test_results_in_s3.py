@@ -15,7 +15,6 @@ from tests.s3_kit import BUCKET, CREDENTIALS, ObjectStore, object_store
 
 MB = 1_000_000
 GROWTH_KB_MAX = 64 * 1024
-JOB_TTL_MS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,8 @@ def test_a_large_result_lies_in_the_bucket_until_its_job_is_deleted(
         assert 0 == platform.restart().returncode
         path = f"/v2/{endpoint.id}/status/{job.job_id}"
         assert output == platform.http.get(path).json()["output"], "it outlives the server"
-        platform.http.get(path, params={"ttl": JOB_TTL_MS})
-        until(lambda: platform.http.get(path).status_code == 404)
+        assert 0 == platform.command("delete", endpoint.id).returncode
+        assert 404 == platform.http.get(path).status_code
         assert 0 == platform.restart().returncode
         until(lambda: [name for name in store.names() if name.startswith("yard/")] == ["yard/owner"])
         log = platform.log.read_text()

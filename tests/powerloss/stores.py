@@ -56,7 +56,7 @@ async def blobs(folder: Path, count: str) -> None:
 
 async def jobs(folder: Path, count: str) -> None:
     """Jobs submitted, taken, streamed and finished by several at once, while the journal is cleaned. Half have a webhook."""
-    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", now=START, clean_from_bytes=1 << 14, render=rendered)
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", clean_from_bytes=1 << 14, render=rendered)
 
     async def live(number: int) -> None:
         job = a_job(f"job-{number}", input=b"1" * 300, webhook=WEBHOOK if number % 2 else None)
@@ -74,15 +74,15 @@ async def jobs(folder: Path, count: str) -> None:
         await asyncio.gather(*(live(number) for number in range(first, first + 8)))
         for job in (await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=1))).jobs:
             acks.tell(f"{job.id} forgotten")
-            await store.remove(job)
+            await store.put_away([job], START + 1000)
     await store.close()
 
 
 async def results(folder: Path, count: str, how: str = "synced") -> None:
-    """Large results of several jobs at once, kept in files. A third of the jobs fail and run again, some are removed, and
-    what they named is swept away meanwhile.
+    """Large results of several jobs at once, kept in files. A third of the jobs fail and run again, some are put away, and
+    what nobody names is swept away meanwhile.
     """
-    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", now=START, clean_from_bytes=1 << 12)
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", clean_from_bytes=1 << 12)
     spills = Spills(FolderPayloads(folder / "payloads", synced=how == "synced"), store, SystemClock(), Carried(0))
 
     async def live(number: int) -> None:
@@ -103,9 +103,8 @@ async def results(folder: Path, count: str, how: str = "synced") -> None:
 
     for first in range(0, int(count), 4):
         await asyncio.gather(*(live(number) for number in range(first, first + 4)))
-        for job in (await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=2))).jobs:
-            acks.tell(f"{job.id} forgotten")
-            await store.remove(job)
+        done = await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=2))
+        await store.put_away(done.jobs, START + 1000)
         await spills.sweep()
     await store.close()
 
@@ -114,7 +113,7 @@ async def careless(folder: Path, count: str) -> None:
     """Endpoints' keys beside jobs that need not survive a power failure: these must not take the keys with them."""
     acks, path = Acks(), folder / "control.db"
     journal.LOG_PAGES = 30  # The log is copied into the file often, and by the jobs' connection.
-    store, jobs = SqliteControl(path), EmbeddedJobs(path, now=START, synced=False, clean_from_bytes=1 << 14)
+    store, jobs = SqliteControl(path), EmbeddedJobs(path, synced=False, clean_from_bytes=1 << 14)
     for number in range(int(count)):
         await asyncio.gather(*(jobs.add(a_job(f"job-{number}-{n}", input=b"1" * 20_000)) for n in range(10)))
         key = ApiKey(id=KeyId(f"key-{number}"), name="ci", digest=digest_of(str(number)), created_at=START)

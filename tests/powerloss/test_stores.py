@@ -18,7 +18,7 @@ from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.system import SystemClock
 from runyard.domain.errors import NotFound
-from runyard.domain.job import JobState
+from runyard.domain.job import JobId, JobState
 from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobQuery
 from runyard.ports.webhooks import DeliveryQuery
@@ -77,7 +77,7 @@ def jobs_lost(cut: Cut) -> Iterable[str]:
 
 
 async def jobs_hold(path: Path) -> set[str]:
-    store = EmbeddedJobs(path, now=START, render=rendered)
+    store = EmbeddedJobs(path, render=rendered)
     assert store.outbox is not None
     held: set[str] = set()
     try:
@@ -99,27 +99,23 @@ async def jobs_hold(path: Path) -> set[str]:
 
 
 def results_lost(cut: Cut) -> Iterable[str]:
-    """What was acknowledged, and whatever a job names that is not there as it was.
-
-    A job that was removed may be back, since that is not written down: at a later start it has expired.
-    """
-    acks = {ack.decode() for ack in cut.acks}
-    forgotten = {ack.split()[0] for ack in acks if ack.endswith("forgotten")}
-    done = {ack.split()[0] for ack in acks if "COMPLETED" in ack}
-    whole, lost = asyncio.run(results_hold(cut.folder))
-    missing = {f"{job_id} is not done" for job_id in done - forgotten - whole}
-    return missing | {f"{job_id} names no whole result" for job_id in lost - forgotten}
+    """What was acknowledged, and whatever a job names that is not there as it was."""
+    done = {ack.decode().split()[0] for ack in cut.acks if b"COMPLETED" in ack}
+    whole, lost = asyncio.run(results_hold(cut.folder, done))
+    return {f"{job_id} is not done" for job_id in done - whole} | {f"{job_id} names no whole result" for job_id in lost}
 
 
-async def results_hold(folder: Path) -> tuple[set[str], set[str]]:
-    """The jobs that are done and whose result is whole, and those that name one which is not."""
-    store = EmbeddedJobs(folder / "jobs.db", now=START)
+async def results_hold(folder: Path, done: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The jobs that are done and whose result is whole, and those that name one which is not; `done` may be put away."""
+    store = EmbeddedJobs(folder / "jobs.db")
     spills = Spills(FolderPayloads(folder / "payloads"), store, SystemClock(), Carried(0))
     whole, lost = set[str](), set[str]()
     try:
         await spills.sweep()
-        for job in (await store.list(ENDPOINT, JobQuery(limit=10**6))).jobs:
-            if job.output is None:
+        listed = (await store.list(ENDPOINT, JobQuery(limit=10**6))).jobs
+        for job_id in {job.id for job in listed} | {JobId(job_id) for job_id in done}:
+            job = await store.get(ENDPOINT, job_id)
+            if job is None or job.output is None:
                 continue
             assert isinstance(job.output, Spilled)
             try:

@@ -10,6 +10,7 @@ import pytest
 from runyard.config import Settings, load
 from runyard.domain.errors import BadRequest
 from runyard.domain.limits import Limit
+from runyard.domain.terms import DEFAULT_TERMS, QUEUE, JobTerms
 
 
 @pytest.fixture
@@ -63,6 +64,16 @@ def test_a_limit_reads_as_it_is_written(file: Path) -> None:
     assert limit == settings(file, "", {"RUNYARD_LIMITS_RUN": str(limit)}).limits_run
 
 
+def test_the_platforms_terms_of_jobs_are_settings(file: Path) -> None:
+    text = "retention_s = 1\nretention_sync_s = 2\nttl_s = 30\nttl_scope = 'queue'\nkeep_s = 4\nattempts_max = 5"
+
+    assert DEFAULT_TERMS == settings(file, "").job_terms
+    assert (
+        JobTerms(retention_s=1, retention_sync_s=2, ttl_s=30, ttl_scope=QUEUE, keep_s=4, attempts_max=5)
+        == settings(file, text).job_terms
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -78,7 +89,12 @@ def test_a_limit_reads_as_it_is_written(file: Path) -> None:
         ("isolation = 'some'", r"isolation must be auto, require or off, not 'some'"),
         ("webhook_retries = 'often'", r"webhook_retries must be runpod or backoff, not 'often'"),
         ("webhook_targets = 'ours'", r"webhook_targets must be any or public-only, not 'ours'"),
-        ("attempts_max = 0", r"attempts_max must be"),
+        ("attempts_max = 0", r"attempts_max must be 1 to 20, not 0"),
+        ("retention_s = 0.5", r"retention_s must be 1 to 604800, not 0.5"),
+        ("retention_sync_s = 604801", r"retention_sync_s must be 1 to 604800, not 604801"),
+        ("ttl_s = 9", r"ttl_s must be 10 to 604800, not 9"),
+        ("ttl_scope = 'none'", r"ttl_scope must be all or queue, not 'none'"),
+        ("keep_s = -1", r"keep_s must be 0 to 31536000, not -1"),
         ("payloads = 'file'", r"payloads must be folder, or s3://bucket/prefix, not 'file'"),
         ("payloads = 's3://'", r"payloads must be"),
         ("payloads = 's3://bucket/a b'", r"payloads must be"),

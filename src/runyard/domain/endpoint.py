@@ -11,6 +11,7 @@ from typing import NewType
 from runyard.domain.errors import BadRequest
 from runyard.domain.job import EXECUTION_TIMEOUT_DEFAULT, EndpointId, check_execution_timeout
 from runyard.domain.scaling import ScalingPolicy
+from runyard.domain.terms import NO_OWN_TERMS, OwnTerms
 
 ReleaseId = NewType("ReleaseId", str)
 
@@ -70,6 +71,7 @@ class Endpoint:
     kind: EndpointKind = EndpointKind.QUEUE
     scaling: ScalingPolicy = field(default_factory=ScalingPolicy)
     execution_timeout: timedelta = EXECUTION_TIMEOUT_DEFAULT
+    terms: OwnTerms = NO_OWN_TERMS
     release: Release
     generation: int = 1
     created_at: float

@@ -1,8 +1,8 @@
 """What users deploy: endpoints and their releases.
 
 All endpoints are in memory; the store is written first and then the memory, one change at a time. An edit bumps the
-generation. What changes how workers run makes a new release, which rolls out; bounds, scaling, timeouts and names apply
-to the running workers as they are (contract C.7, F106). Sending a bundle always makes a release, even an unchanged one:
+generation. What changes how workers run makes a new release, which rolls out; bounds, scaling, timeouts, terms and names
+apply as they are (contract C.7, F106). Sending a bundle always makes a release, even an unchanged one:
 it is a deployment. Sending the environment that is there already does not.
 """
 
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runyard.domain.endpoint import RESERVED_IDS, Endpoint, EndpointKind, Release, ReleaseId, RunSpec
 from runyard.domain.errors import BadRequest, Conflict, NotFound
 from runyard.domain.job import EXECUTION_TIMEOUT_DEFAULT, EndpointId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.terms import DEFAULT_TERMS, NO_OWN_TERMS, JobTerms, OwnTerms
 from runyard.ports.stores import Blobs, ControlStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
@@ -31,7 +33,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointChange:
-    """What to change of an endpoint; None leaves the field as it is. `env` replaces all variables."""
+    """What to change of an endpoint; None leaves the field as it is. `env` replaces all variables. `terms` has the fields of
+    `OwnTerms` that change.
+    """
 
     name: str | None = None
     workers_min: int | None = None
@@ -39,6 +43,7 @@ class EndpointChange:
     idle_timeout: timedelta | None = None
     scaler: QueueDelay | RequestCount | None = None
     execution_timeout: timedelta | None = None
+    terms: Mapping[str, Any] = field(default_factory=dict[str, Any])
     bundle: str | None = None
     handler: str | None = None
     env: tuple[tuple[str, str], ...] | None = None
@@ -64,17 +69,32 @@ class ReleaseView:
 class Endpoints:
     """`load` it before the first request comes."""
 
-    def __init__(self, control: ControlStore, blobs: Blobs, clock: Clock, ids: Ids, signals: Signals) -> None:
+    def __init__(
+        self,
+        control: ControlStore,
+        blobs: Blobs,
+        clock: Clock,
+        ids: Ids,
+        signals: Signals,
+        *,
+        terms: JobTerms = DEFAULT_TERMS,
+    ) -> None:
+        """`terms` are the platform's."""
         self._control = control
         self._blobs = blobs
         self._clock = clock
         self._ids = ids
         self._signals = signals
+        self._platform_terms = terms
         self._by_id: dict[EndpointId, Endpoint] = {}
+        self._terms: dict[EndpointId, JobTerms] = {}
+        """What holds for each: computed once, since each job asks."""
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
-        self._by_id = {endpoint.id: endpoint for endpoint in await self._control.endpoints()}
+        endpoints = await self._control.endpoints()
+        self._by_id = {endpoint.id: endpoint for endpoint in endpoints}
+        self._terms = {endpoint.id: endpoint.terms.over(self._platform_terms) for endpoint in endpoints}
 
     def get(self, endpoint_id: EndpointId | str) -> Endpoint:
         """Raises `NotFound`."""
@@ -88,6 +108,10 @@ class Endpoints:
         named = (endpoint for endpoint in self._by_id.values() if endpoint.name == id_or_name)
         return self._by_id.get(EndpointId(id_or_name)) or next(named, None) or self.get(id_or_name)
 
+    def terms(self, endpoint_id: EndpointId) -> JobTerms:
+        """What holds for its jobs now; for those of an endpoint that is gone, the platform's."""
+        return self._terms.get(endpoint_id, self._platform_terms)
+
     def list(self) -> list[Endpoint]:
         """Oldest first."""
         return sorted(self._by_id.values(), key=lambda endpoint: (endpoint.created_at, endpoint.id))
@@ -100,6 +124,7 @@ class Endpoints:
         kind: EndpointKind = EndpointKind.QUEUE,
         scaling: ScalingPolicy | None = None,
         execution_timeout: timedelta = EXECUTION_TIMEOUT_DEFAULT,
+        terms: OwnTerms = NO_OWN_TERMS,
     ) -> Endpoint:
         """A new endpoint with release 1. Raises `BadRequest`, or `Conflict` when the name is taken."""
         async with self._changing:
@@ -112,6 +137,7 @@ class Endpoints:
                 kind=kind,
                 scaling=scaling or ScalingPolicy(),
                 execution_timeout=execution_timeout,
+                terms=terms,
                 release=self._release(endpoint_id, 1, run),
                 created_at=self._clock.now(),
             )
@@ -128,6 +154,7 @@ class Endpoints:
                 name=_either(change.name, was.name),
                 scaling=_changed_scaling(was.scaling, change),
                 execution_timeout=_either(change.execution_timeout, was.execution_timeout),
+                terms=replace(was.terms, **change.terms),
                 release=await self._changed_release(was, change),
             )
             if now == was:
@@ -145,7 +172,7 @@ class Endpoints:
         async with self._changing:
             endpoint = self.get(endpoint_id)
             await self._control.remove_endpoint(endpoint.id)
-            del self._by_id[endpoint.id]
+            del self._by_id[endpoint.id], self._terms[endpoint.id]
             self._tell(endpoint.id)
             return endpoint
 
@@ -214,6 +241,7 @@ class Endpoints:
 
     def _remember(self, endpoint: Endpoint) -> None:
         self._by_id[endpoint.id] = endpoint
+        self._terms[endpoint.id] = endpoint.terms.over(self._platform_terms)
         self._tell(endpoint.id)
 
     def _tell(self, endpoint_id: EndpointId) -> None:

@@ -9,6 +9,7 @@ from runyard.domain.endpoint import RESERVED_IDS, Endpoint, RunSpec
 from runyard.domain.errors import BadRequest, Conflict, NotFound
 from runyard.domain.job import EndpointId
 from runyard.domain.scaling import QueueDelay, RequestCount
+from runyard.domain.terms import DEFAULT_TERMS, NO_OWN_TERMS, QUEUE, JobTerms, OwnTerms
 from runyard.services.endpoints import EndpointChange, Endpoints, FieldDiff
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock
 
@@ -27,8 +28,8 @@ class Yard:
         self.first = self.blobs.keep(b"first")
         self.second = self.blobs.keep(b"second")
 
-    def restarted(self) -> Endpoints:
-        return Endpoints(self.control, self.blobs, self.clock, self.ids, self.signals)
+    def restarted(self, terms: JobTerms = DEFAULT_TERMS) -> Endpoints:
+        return Endpoints(self.control, self.blobs, self.clock, self.ids, self.signals, terms=terms)
 
     async def create(self, name: str = "hello", **options: object) -> Endpoint:
         return await self.endpoints.create(name, self.run(), **options)
@@ -230,3 +231,41 @@ async def test_a_change_from_outside_is_seen_after_one_conflict(yard: Yard) -> N
     with pytest.raises(Conflict, match="in the meantime"):
         await yard.endpoints.update(was.id, EndpointChange(workers_max=1))
     assert (await yard.endpoints.update(was.id, EndpointChange(workers_max=1))).name == "elsewhere"
+
+
+async def test_what_holds_for_jobs_are_the_endpoints_own_terms_over_the_platforms_also_after_a_restart(
+    yard: Yard,
+) -> None:
+    own, plain = await yard.create("own", terms=OwnTerms(ttl_scope=QUEUE, keep_s=0)), await yard.create("plain")
+    expected = replace(DEFAULT_TERMS, ttl_scope=QUEUE, keep_s=0)
+    assert (expected, DEFAULT_TERMS) == (yard.endpoints.terms(own.id), yard.endpoints.terms(plain.id))
+
+    platform = JobTerms(retention_s=5, keep_s=9)
+    restarted = yard.restarted(platform)
+    await restarted.load()
+    assert (replace(platform, ttl_scope=QUEUE, keep_s=0), platform) == (
+        restarted.terms(own.id),
+        restarted.terms(plain.id),
+    )
+
+
+async def test_terms_change_one_by_one_without_a_release_and_none_is_the_platforms_again(yard: Yard) -> None:
+    was = await yard.create(terms=OwnTerms(ttl_scope=QUEUE, keep_s=5))
+    now = await yard.endpoints.update(was.id, EndpointChange(terms={"keep_s": 6, "attempts_max": 1}))
+
+    assert OwnTerms(ttl_scope=QUEUE, keep_s=6, attempts_max=1) == now.terms
+    assert (was.release, 2) == (now.release, now.generation)
+    assert (6, 1) == (yard.endpoints.terms(was.id).keep_s, yard.endpoints.terms(was.id).attempts_max)
+    reset = EndpointChange(terms={"keep_s": None, "attempts_max": None, "ttl_scope": None})
+    assert NO_OWN_TERMS == (await yard.endpoints.update(was.id, reset)).terms
+    assert DEFAULT_TERMS == yard.endpoints.terms(was.id)
+    assert 3 == (await yard.endpoints.update(was.id, reset)).generation, "what changes nothing is no edit"
+    with pytest.raises(BadRequest, match="keep_s must be"):
+        await yard.endpoints.update(was.id, EndpointChange(terms={"keep_s": -1}))
+
+
+async def test_jobs_of_an_endpoint_that_is_gone_have_the_platforms_terms(yard: Yard) -> None:
+    endpoint = await yard.create(terms=OwnTerms(keep_s=5))
+    await yard.endpoints.delete(endpoint.id)
+
+    assert DEFAULT_TERMS == yard.endpoints.terms(endpoint.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from runyard.domain.endpoint import Endpoint, EndpointKind, Release, ReleaseId, 
 from runyard.domain.errors import Conflict
 from runyard.domain.job import EndpointId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.terms import OwnTerms, TtlScope
 
 
 class SqliteControl:
@@ -106,6 +108,7 @@ def _endpoint_row(endpoint: Endpoint) -> dict[str, object]:
         "scaler": scaler,
         "scaler_value": value,
         "execution_timeout_s": endpoint.execution_timeout.total_seconds(),
+        **asdict(endpoint.terms),
         "release_id": endpoint.release.id,
         "generation": endpoint.generation,
         "created_at": endpoint.created_at,
@@ -139,6 +142,14 @@ def _endpoint(row: sqlite3.Row) -> Endpoint:
             scaler=QueueDelay(timedelta(seconds=value)) if by_delay else RequestCount(int(value)),
         ),
         execution_timeout=timedelta(seconds=row["execution_timeout_s"]),
+        terms=OwnTerms(
+            retention_s=row["retention_s"],
+            retention_sync_s=row["retention_sync_s"],
+            ttl_s=row["ttl_s"],
+            ttl_scope=None if row["ttl_scope"] is None else TtlScope(row["ttl_scope"]),
+            keep_s=row["keep_s"],
+            attempts_max=row["attempts_max"],
+        ),
         release=_release(row),
         generation=row["generation"],
         created_at=row["created_at"],

@@ -1,7 +1,8 @@
 -- name: endpoints
 select
     e.id, e.name, e.kind, e.workers_min, e.workers_max, e.idle_timeout_s, e.scaler, e.scaler_value,
-    e.execution_timeout_s, e.generation, e.created_at,
+    e.execution_timeout_s, e.retention_s, e.retention_sync_s, e.ttl_s, e.ttl_scope, e.keep_s, e.attempts_max,
+    e.generation, e.created_at,
     r.id as release_id, r.endpoint_id, r.version, r.bundle, r.handler, r.env, r.lock,
     r.created_at as release_created_at
 from endpoints as e
@@ -11,9 +12,11 @@ order by e.created_at, e.id;
 -- name: add_endpoint
 insert into endpoints (
     id, name, kind, workers_min, workers_max, idle_timeout_s, scaler, scaler_value, execution_timeout_s,
+    retention_s, retention_sync_s, ttl_s, ttl_scope, keep_s, attempts_max,
     release_id, generation, created_at
 ) values (
     :id, :name, :kind, :workers_min, :workers_max, :idle_timeout_s, :scaler, :scaler_value, :execution_timeout_s,
+    :retention_s, :retention_sync_s, :ttl_s, :ttl_scope, :keep_s, :attempts_max,
     :release_id, :generation, :created_at
 );
 
@@ -22,7 +25,9 @@ update endpoints
 set
     name = :name, kind = :kind, workers_min = :workers_min, workers_max = :workers_max,
     idle_timeout_s = :idle_timeout_s, scaler = :scaler, scaler_value = :scaler_value,
-    execution_timeout_s = :execution_timeout_s, release_id = :release_id, generation = :generation
+    execution_timeout_s = :execution_timeout_s, retention_s = :retention_s, retention_sync_s = :retention_sync_s,
+    ttl_s = :ttl_s, ttl_scope = :ttl_scope, keep_s = :keep_s, attempts_max = :attempts_max,
+    release_id = :release_id, generation = :generation
 where id = :id and generation = :expected_generation;
 
 -- name: remove_endpoint
