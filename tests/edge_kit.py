@@ -40,7 +40,7 @@ from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
-from runyard.services.spill import Spills
+from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.payload_kit import MemoryPayloads
@@ -282,7 +282,7 @@ class Yard:
         self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids)
         self.payloads = MemoryPayloads()
-        self.spills = Spills(self.payloads, self.store, self.clock)
+        self.spills = Spills(self.payloads, self.store, self.clock, Carried(settings.webhook_output_bytes_max))
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)

@@ -23,8 +23,9 @@ from runyard.adapters.disk import DataDisk
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
-from runyard.adapters.payloads import FolderPayloads
+from runyard.adapters.payloads_moved import payloads_of
 from runyard.adapters.runtimes.process import ProcessRuntime
+from runyard.adapters.s3 import Bucket
 from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
@@ -60,7 +61,7 @@ from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.room import Room
 from runyard.services.roster import Roster
-from runyard.services.spill import Spills
+from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
 
@@ -79,6 +80,8 @@ class Adapters:
     blobs: Blobs
     payloads: Payloads
     """For what is too large for `store`."""
+    carried: Carried
+    """What `outbox` may tell of that."""
     signals: Signals
     clock: Clock
     ids: Ids
@@ -105,7 +108,7 @@ class Platform:
         self.webhooks = _webhooks(a, settings)
         self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
         self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
-        self.spills = Spills(a.payloads, a.store, a.clock)
+        self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
@@ -299,17 +302,16 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
             line=line,
         )
 
-    in_memory = settings.store == "memory"
-    synced = settings.durability == "power" and not in_memory
-    payloads = FolderPayloads(root / "payloads", synced=synced, emptied=in_memory)
-    store, outbox = _job_store(settings, root, vigil, payloads)
+    carried = Carried(settings.webhook_output_bytes_max)
+    store, outbox = _job_store(settings, root, vigil, carried)
     return Adapters(
         store=store,
         outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
         blobs=blobs,
-        payloads=payloads,
+        payloads=_payloads(settings, root),
+        carried=carried,
         signals=LocalSignals(),
         clock=SystemClock(),
         ids=RandomIds(),
@@ -322,8 +324,14 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
     )
 
 
-def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads) -> tuple[JobStore, Outbox]:
-    render = partial(webhook_body, load=payloads.load, output_bytes_max=settings.webhook_output_bytes_max)
+def _payloads(settings: Settings, root: Path) -> Payloads:
+    lasting = settings.store != "memory"
+    bucket = settings.bucket and Bucket(*settings.bucket, endpoint=settings.s3_endpoint, region=settings.s3_region)
+    return payloads_of(root, bucket, synced=lasting and settings.durability == "power", emptied=not lasting)
+
+
+def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -> tuple[JobStore, Outbox]:
+    render = partial(webhook_body, carried=carried.get)
     if settings.store == "memory":
         outbox = MemoryOutbox(render, bytes_max=settings.webhook_keep_bytes)
         return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox

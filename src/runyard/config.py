@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,7 @@ from runyard.domain.terms import BOUNDS, DEFAULT_TERMS, RETENTION_WAIT_S_MAX, Jo
 from runyard.domain.webhook import SCHEDULES
 
 MIB = 1 << 20
+_BUCKET = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/+([A-Za-z0-9!_.*()-]+(?:/[A-Za-z0-9!_.*()-]+)*)?/*)?")
 _OWN_TERMS = " An endpoint may have its own, in `runyard.jobs`."
 
 
@@ -77,9 +79,20 @@ class Settings:
     )
     result_inline_bytes: int = _setting(
         MIB // 4,
-        "Results whose body is larger than this many bytes lie in files of their own, in the data directory's folder "
-        "`payloads`, and not in memory or among the jobs.",
+        "Results whose body is larger than this many bytes lie in files of their own, where `payloads` says, and not in "
+        "memory or among the jobs.",
     )
+    payloads: str = _setting(
+        "folder",
+        "Where results over `result_inline_bytes` lie: `folder` (in the data directory) or `s3://bucket/prefix`, an object "
+        "store that speaks S3, below a prefix that is this platform's alone: [how](../howto/results-in-s3.md).",
+    )
+    s3_endpoint: str = _setting(
+        "",
+        "Address of that object store, as in `https://minio.example.com:9000`. Empty: what `AWS_ENDPOINT_URL` or AWS's own "
+        "settings say, else AWS.",
+    )
+    s3_region: str = _setting("", "Region of that bucket. Empty: what `AWS_DEFAULT_REGION` or AWS's own settings say.")
     webhook_output_bytes_max: int = _setting(
         10 * MIB,
         "Largest output in bytes that a webhook carries; in place of a larger one it has `outputPath`, where it can be "
@@ -208,7 +221,7 @@ class Settings:
             if choices and choice not in choices:
                 *others, last = choices
                 raise BadRequest(f"{setting.name} must be {', '.join(others)} or {last}, not {choice!r}")
-        _ = self.attempt_limits, self.job_terms
+        _ = self.attempt_limits, self.bucket, self.job_terms
 
     @property
     def rate_limits(self) -> Mapping[str, Limit]:
@@ -224,6 +237,16 @@ class Settings:
             "cancel": self.limits_cancel,
             "purge-queue": self.limits_purge_queue,
         }
+
+    @property
+    def bucket(self) -> tuple[str, str] | None:
+        """Name and prefix, when payloads lie in one. Raises `BadRequest`."""
+        if self.payloads == "folder":
+            return None
+        parts = _BUCKET.fullmatch(self.payloads)
+        if parts is None:
+            raise BadRequest(f"payloads must be folder, or s3://bucket/prefix, not {self.payloads!r}")
+        return parts[1], parts[2] or ""
 
     @property
     def attempt_limits(self) -> AttemptLimits:

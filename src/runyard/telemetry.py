@@ -36,4 +36,5 @@ def set_up_logging(level: str = "INFO") -> None:
     root.setLevel(level)
     # uvicorn speaks about every connection it does not like; the edge answers those itself.
     logging.getLogger("uvicorn").setLevel("ERROR")
-    logging.getLogger("httpx2").setLevel("WARNING")
+    for chatty in ("httpx2", "botocore"):
+        logging.getLogger(chatty).setLevel("WARNING")

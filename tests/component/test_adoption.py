@@ -24,6 +24,7 @@ from runyard.domain.worker import Exit, WorkerPhase
 from runyard.edge.bodies import job_body
 from runyard.ports.runtime import RuntimeObserver
 from runyard.services.roster import LiveWorker
+from runyard.services.spill import Carried
 from tests.builders import ENDPOINT, a_job, a_scaling, an_endpoint
 from tests.component.wire import NoWebhooks
 from tests.control_doubles import MemoryBlobs, SetDisk
@@ -76,6 +77,7 @@ class House:
             fleet=self.fleet,
             blobs=MemoryBlobs(),
             payloads=MemoryPayloads(),
+            carried=Carried(0),
             signals=LocalSignals(),
             clock=LoopClock(),
             ids=RandomIds(),

@@ -15,17 +15,38 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from runyard.adapters import backups, payloads
 from runyard.adapters.backups import check_whole
+from runyard.adapters.payload_owner import owner_in
+from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.stores.control import SqliteControl
 from runyard.cli.main import main
 from runyard.domain.account import digest_of
-from runyard.domain.errors import BadRequest
+from runyard.domain.errors import BadRequest, TooBusy
 from tests.contract import samples
 from tests.contract.test_upgrades import tables
+from tests.payload_kit import keep
 
 BUNDLE = b"a bundle" * 1000
 DIGEST = hashlib.sha256(BUNDLE).hexdigest()
+RESULT = b"a large result" * 1000
+PAYLOAD = "endpoint-1,job-1,0123456789abcdef"
+RESTORED = [
+    "admin.key",
+    "blobs",
+    f"blobs/{DIGEST}",
+    "control.db",
+    "keeper.lock",
+    "payloads",
+    f"payloads/{PAYLOAD}",
+]
 SECRET = "rpa_the-admin-key-of-the-source"
+
+
+@pytest.fixture(autouse=True)
+def its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the payload that is kept."""
+    monkeypatch.setattr(payloads, "name_for", lambda endpoint_id, job_id: PAYLOAD)
 
 
 @pytest.fixture
@@ -35,6 +56,8 @@ def data(tmp_path: Path) -> Path:
     (data / "blobs").mkdir(parents=True)
     (data / "blobs" / DIGEST).write_bytes(BUNDLE)
     (data / "blobs" / "tmp1234.part").write_bytes(b"half")
+    asyncio.run(keep(FolderPayloads(data / "payloads"), RESULT))
+    (data / "payloads" / f"{PAYLOAD}.part").write_bytes(b"half")
     (data / "environments").mkdir()
     (data / "admin.key").write_text(SECRET)
     asyncio.run(samples.fill(data / "control.db"))
@@ -76,13 +99,14 @@ def test_all_that_matters_comes_back(data: Path, backup: Path, tmp_path: Path) -
 
     assert rows(data / "control.db") == rows(tmp_path / "again/control.db")
     assert BUNDLE == (tmp_path / "again/blobs" / DIGEST).read_bytes()
-    assert ["admin.key", "blobs", f"blobs/{DIGEST}", "control.db", "keeper.lock"] == files(tmp_path / "again")
+    assert RESULT == (tmp_path / "again/payloads" / PAYLOAD).read_bytes()
+    assert RESTORED == files(tmp_path / "again")
 
 
 def test_a_backup_is_for_its_owner_and_opens_nothing(backup: Path) -> None:
     everything = b"".join(path.read_bytes() for path in backup.rglob("*") if path.is_file())
 
-    assert ["backup.json", "blobs", f"blobs/{DIGEST}", "control.db"] == files(backup)
+    assert ["backup.json", *(name for name in RESTORED[1:] if name != "keeper.lock")] == files(backup)
     assert SECRET.encode() not in everything
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (backup, *backup.rglob("*")) if path.is_dir()}
     assert {0o700} == modes
@@ -117,8 +141,8 @@ def test_both_commands_say_what_they_did(data: Path, tmp_path: Path) -> None:
     assert str(backup) == made.pop("backup")
     assert str(again) == back.pop("data_dir")
     assert made == back
-    assert (1, samples.NEWEST) == (made["blobs"], made["schema"])
-    assert made["bytes"] == made["database_bytes"] + len(BUNDLE)
+    assert (1, 1, None, samples.NEWEST) == (made["blobs"], made["payloads"], made["bucket"], made["schema"])
+    assert made["bytes"] == made["database_bytes"] + len(BUNDLE) + len(RESULT)
     line = run("backup", tmp_path / "other", "--data-dir", data).stdout
     assert line.startswith(f"{tmp_path / 'other'}: data of 20")
     assert 1 == line.count("\n")
@@ -162,7 +186,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("part", ["control.db", f"blobs/{DIGEST}"])
+@pytest.mark.parametrize("part", ["control.db", f"blobs/{DIGEST}", f"payloads/{PAYLOAD}"])
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_damaged_backup_restores_nothing(backup: Path, tmp_path: Path, part: str, missing: bool) -> None:
     (backup / part).unlink() if missing else damage(backup / part)
@@ -180,7 +204,9 @@ def test_a_backup_that_is_newer_or_is_none_is_refused(backup: Path, data: Path, 
     edit(backup, schema=99, version="9.9")
     assert "made by a newer Runyard (9.9, schema 99" in restored(backup, tmp_path / "again", code=1).output
     edit(backup, schema=1, blobs={"../../etc/passwd": 1})
-    assert "names blobs that are none" in restored(backup, tmp_path / "again", code=1).output
+    assert "names files that are none" in restored(backup, tmp_path / "again", code=1).output
+    edit(backup, blobs={}, payloads={"../a,b,0123456789abcdef": {"bytes": 1, "sha256": ""}})
+    assert "names files that are none" in restored(backup, tmp_path / "again", code=1).output
     (backup / "backup.json").write_text("{")
     assert "cannot be read" in restored(backup, tmp_path / "again", code=1).output
     assert ["keeper.lock"] == files(tmp_path / "again")
@@ -189,7 +215,7 @@ def test_a_backup_that_is_newer_or_is_none_is_refused(backup: Path, data: Path, 
 def test_a_folder_with_anything_in_it_is_not_restored_into(backup: Path, data: Path) -> None:
     before = files(data)
     assert "is not empty (it has admin.key" in restored(backup, data, code=1).output
-    assert [*before, "keeper.lock"] == sorted(files(data))
+    assert sorted([*before, "keeper.lock"]) == files(data)
 
 
 def test_a_folder_that_a_platform_serves_from_is_not_restored_into(backup: Path, tmp_path: Path) -> None:
@@ -205,7 +231,8 @@ def test_a_folder_that_a_platform_serves_from_is_not_restored_into(backup: Path,
 
 def test_a_restore_that_was_interrupted_is_done_again_and_not_served_before(backup: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    shutil.copytree(backup / "blobs", again / "blobs")
+    for name in ("blobs", "payloads"):
+        shutil.copytree(backup / name, again / name)
     (again / "admin.key").write_text("half")
     (again / "restoring").mkdir()
     shutil.copy(backup / "control.db", again / "restoring/control.db")
@@ -214,7 +241,7 @@ def test_a_restore_that_was_interrupted_is_done_again_and_not_served_before(back
     restored(backup, again)
 
     check_whole(again)
-    assert ["admin.key", "blobs", f"blobs/{DIGEST}", "control.db", "keeper.lock"] == files(again)
+    assert RESTORED == files(again)
 
 
 def test_a_backup_of_an_older_schema_is_brought_up_to_date(data: Path, tmp_path: Path) -> None:
@@ -226,6 +253,54 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(data: Path, tmp_path:
     restored(backup, again)
 
     assert tables(tmp_path / "new.db") == tables(again / "control.db")
+
+
+def test_a_backup_of_before_there_were_payloads_in_it_is_restored(backup: Path, tmp_path: Path) -> None:
+    file = backup / "backup.json"
+    old = json.loads(file.read_text()) | {"format": 1}
+    del old["payloads"], old["bucket"]
+    file.write_text(json.dumps(old))
+    restored(backup, tmp_path / "again")
+
+    assert [] == list((tmp_path / "again/payloads").iterdir())
+
+
+def test_a_platform_that_never_had_large_results_is_backed_up(data: Path, tmp_path: Path) -> None:
+    shutil.rmtree(data / "payloads")
+
+    assert 0 == run("backup", tmp_path / "backup", "--data-dir", data).exit_code
+    restored(tmp_path / "backup", tmp_path / "again")
+
+
+def test_no_result_goes_between_the_copy_of_the_database_and_its_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, folder, refused = backups._snapshot, FolderPayloads(data / "payloads"), list[TooBusy]()
+
+    def snapshot_then_forget(source: Path, copy: Path) -> None:
+        snapshot(source, copy)
+        with pytest.raises(TooBusy, match="a backup is being made") as caught:
+            asyncio.run(folder.forget([PAYLOAD]))
+        refused.append(caught.value)
+
+    monkeypatch.setattr(backups, "_snapshot", snapshot_then_forget)
+    backups.back_up(data, tmp_path / "backup", now=0, version="1")
+    asyncio.run(folder.forget([PAYLOAD]))
+
+    assert refused
+    assert RESULT == (tmp_path / "backup/payloads" / PAYLOAD).read_bytes()
+    assert not (data / "payloads" / PAYLOAD).exists(), "after it, it goes"
+
+
+def test_a_backup_names_the_bucket_that_it_does_not_hold(data: Path, tmp_path: Path) -> None:
+    owner_in(data, "s3://results/yard/")
+    made = run("backup", tmp_path / "backup", "--data-dir", data)
+    back = run("restore", tmp_path / "backup", "--data-dir", tmp_path / "again", "--json")
+
+    assert "what lies in s3://results/yard/ is not in the backup" in made.stderr
+    assert "s3://results/yard/" == json.loads(back.stdout)["bucket"]
+    assert "not in the backup" in back.stderr
+    assert "payloads.owner" not in files(tmp_path / "again"), "what is restored is another platform"
 
 
 def raw_tables(path: Path) -> list[tuple[str, str]]:

@@ -255,6 +255,57 @@ async def test_where_there_is_no_room_for_long_a_result_is_answered_503_and_may_
 
 
 @pytest.mark.looptime
+async def test_a_result_waits_for_payloads_that_are_away_just_when_it_is_whole(looptime: object) -> None:
+    yard = Yard(settings=LARGE)
+    await yard.open()
+    worker, job_id = await held(yard)
+    yard.payloads.away = True
+    call = worker.done(job_id, BODY)
+    await asyncio.sleep(100)
+    assert (False, 1, {}) == (call.answered, yard.payloads.drafts, yard.payloads.held)
+    await yard.spills.sweep()
+    yard.payloads.away = False
+
+    assert 200 == (await call).status
+    assert OUTPUT == (await yard.client.status(job_id))["output"]
+    await yard.close()
+
+
+@pytest.mark.looptime
+async def test_a_result_of_which_something_is_lost_is_answered_503_at_once(looptime: object) -> None:
+    yard = Yard(settings=LARGE)
+    await yard.open()
+    worker, job_id = await held(yard)
+    yard.payloads.away = yard.payloads.spoils = True
+    reply = await worker.done(job_id, BODY)
+
+    assert (503, 0, {}) == (reply.status, yard.payloads.drafts, yard.payloads.held)
+    assert looptime == 0
+    await yard.close()
+
+
+@pytest.mark.looptime
+async def test_a_client_is_told_when_a_result_cannot_be_read_just_now(looptime: object) -> None:
+    payloads = MemoryPayloads()
+    async with open_ports(LARGE, payloads=payloads) as ports:
+        worker = await ports.connect_worker()
+        early = await ports.connect()
+        early.send(ports.request(POST, "/runsync", '{"input":1}'))
+        job_id = (await worker.ask(busy_poll(ports))).json()["id"]
+        await asyncio.sleep(2)
+        payloads.opens.clear()
+        await worker.ask(done(ports, job_id, BODY))
+        payloads.away = True
+        payloads.opens.set()
+        reply = await early.reply()
+
+        assert (200, "payloads are away; wait for them") == (reply.status, reply.json()["error"]), "its head was out"
+        assert 503 == (await shown(ports, job_id)).status
+        payloads.away = False
+        assert OUTPUT == (await shown(ports, job_id)).json()["output"]
+
+
+@pytest.mark.looptime
 async def test_a_disk_that_is_behind_holds_up_its_worker_and_nobody_else(looptime: object) -> None:
     yard = Yard(settings=LARGE)
     await yard.open()

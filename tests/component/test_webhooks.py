@@ -22,8 +22,10 @@ from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.app import Adapters, Platform
 from runyard.config import Settings
+from runyard.domain.payload import Spilled
 from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
+from runyard.services.spill import Carried
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
@@ -55,15 +57,16 @@ class Yard:
         self.user_url, worker_url = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in (user_port, worker_port))
         control = MemoryControl()
         await control.add_endpoint(an_endpoint())
-        payloads = MemoryPayloads()
-        outbox = MemoryOutbox(partial(webhook_body, load=payloads.load, output_bytes_max=1 << 20))
+        self.payloads, self.carried = MemoryPayloads(), Carried(1 << 20)
+        outbox = MemoryOutbox(partial(webhook_body, carried=self.carried.get))
         adapters = Adapters(
             store=MemoryJobs(outbox=outbox),
             outbox=outbox,
             control=control,
             fleet=MemoryFleet(),
             blobs=MemoryBlobs(),
-            payloads=payloads,
+            payloads=self.payloads,
+            carried=self.carried,
             signals=LocalSignals(),
             clock=self.clock,
             ids=RandomIds(),
@@ -187,6 +190,43 @@ async def test_a_large_output_goes_with_it_up_to_a_limit_and_is_pointed_to_beyon
             whole = await yard.client.get(body.pop("outputPath").removeprefix(f"/v2/{ENDPOINT}"))
             assert output == whole.json()["output"]
         assert status == body
+
+
+async def test_a_large_output_is_fetched_for_the_webhook_before_the_end_and_nobody_else_waits(yard: Yard) -> None:
+    yard.payloads.opens.clear()
+    job_id = await yard.run()
+    await yard.take()
+    reporting = asyncio.create_task(yard.report(job_id, {"output": "x" * 800_000}))
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        while not yard.payloads.held:
+            assert "IN_PROGRESS" == (await yard.status(job_id))["status"]
+    assert "IN_PROGRESS" == (await yard.status(job_id))["status"], "its end waits for what it owes"
+    yard.payloads.opens.set()
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        received = await yard.receiver.requests.get()
+    await reporting
+
+    assert "x" * 800_000 == json.loads(received.body)["output"]
+    [(kept, data)] = yard.payloads.held.values()
+    assert yard.carried.get(Spilled(kept.ref, len(data))) is None, "it is in memory no longer than that takes"
+
+
+async def test_a_large_output_that_cannot_be_fetched_just_now_is_pointed_to(yard: Yard) -> None:
+    job_id = await yard.run()
+    await yard.take()
+    yard.payloads.opens.clear()
+    reporting = asyncio.create_task(yard.report(job_id, {"output": "x" * 800_000}))
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        while not yard.payloads.held:
+            await yard.status(job_id)
+    yard.payloads.away = True
+    yard.payloads.opens.set()
+    await reporting
+    async with asyncio.timeout(RECEIVED_S_MAX):
+        body = json.loads((await yard.receiver.requests.get()).body)
+
+    assert ("COMPLETED", f"/v2/{ENDPOINT}/requests/{job_id}") == (body["status"], body["outputPath"])
+    assert "output" not in body
 
 
 @pytest.mark.row("F020")

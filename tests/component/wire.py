@@ -24,6 +24,7 @@ from runyard.domain.endpoint import Endpoint
 from runyard.edge.bodies import job_body
 from runyard.edge.listener import listening
 from runyard.ports.runtime import RuntimeObserver
+from runyard.services.spill import Carried
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs, SetDisk
 from tests.edge_kit import bind
@@ -178,6 +179,7 @@ async def open_ports(
         fleet=MemoryFleet(),
         blobs=MemoryBlobs(),
         payloads=payloads or MemoryPayloads(),
+        carried=Carried(0),
         signals=LocalSignals(),
         clock=LoopClock(),
         ids=RandomIds(),

@@ -1,6 +1,6 @@
 """The adapters behind each contract suite that has more than one file."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.ports.stores import JobStore
 from tests.contract.job_stores import NewStore
+from tests.s3_kit import CREDENTIALS, ObjectStore, object_store
 
 
 @pytest_asyncio.fixture(params=["memory", "embedded"])
@@ -27,6 +28,21 @@ async def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     yield open_store
     for store in opened:
         await store.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[ObjectStore]:
+    with object_store() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Empty, and the credentials for it."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    s3_server.empty()
+    return s3_server
 
 
 @pytest.fixture

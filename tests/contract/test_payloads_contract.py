@@ -11,41 +11,28 @@ import pytest
 
 from runyard.adapters import payloads as adapter
 from runyard.adapters.payloads import FolderPayloads
+from runyard.adapters.payloads_moved import MovedPayloads
+from runyard.adapters.payloads_s3 import is_ref
 from runyard.domain.errors import NotFound, TooBusy
-from runyard.domain.job import EndpointId, JobId
+from runyard.domain.job import JobId
 from runyard.domain.payload import Spilled
 from runyard.ports.payloads import Payloads
-from tests.payload_kit import MemoryPayloads
-
-ENDPOINT = EndpointId("endpoint-1")
-JOB = JobId("a job/of, a client's..choice é")
-DATA = bytes(range(256)) * 1000
+from tests.payload_kit import DATA, ENDPOINT, JOB, MemoryPayloads, keep, read
+from tests.s3_kit import s3_payloads
 
 
-@pytest.fixture(params=["memory", "folder", "folder, unsynced"])
+@pytest.fixture(params=["memory", "folder", "folder, unsynced", "s3", "s3, moved"])
 def payloads(request: pytest.FixtureRequest, tmp_path: Path) -> Payloads:
-    if request.param == "memory":
-        return MemoryPayloads()
-    return FolderPayloads(tmp_path / "data" / "payloads", synced=request.param == "folder")
-
-
-async def keep(payloads: Payloads, *pieces: bytes, job_id: JobId = JOB) -> Spilled:
-    draft = await payloads.begin(ENDPOINT, job_id)
-    for piece in pieces:
-        await draft.write(piece)
-    return await draft.keep()
-
-
-async def read(payloads: Payloads, payload: Spilled) -> bytes:
-    reading = await payloads.open(payload)
-    try:
-        data = b""
-        while piece := await reading.read(1000):
-            assert len(piece) <= 1000
-            data += piece
-        return data
-    finally:
-        await reading.close()
+    folder = tmp_path / "data" / "payloads"
+    match request.param:
+        case "memory":
+            return MemoryPayloads()
+        case "s3":
+            return s3_payloads(request.getfixturevalue("s3"))
+        case "s3, moved":
+            return MovedPayloads(s3_payloads(request.getfixturevalue("s3")), FolderPayloads(folder), is_ref)
+        case _:
+            return FolderPayloads(folder, synced=request.param == "folder")
 
 
 async def test_a_payload_comes_back_as_it_was_written(payloads: Payloads) -> None:
@@ -53,7 +40,6 @@ async def test_a_payload_comes_back_as_it_was_written(payloads: Payloads) -> Non
 
     assert len(DATA) == payload.size
     assert DATA == await read(payloads, payload)
-    assert DATA == payloads.load(payload)
     assert [(payload.ref, ENDPOINT, JOB)] == await payloads.kept()
 
 
@@ -84,18 +70,21 @@ async def test_dropping_what_is_kept_changes_nothing(payloads: Payloads) -> None
     assert DATA == await read(payloads, payload)
 
 
-async def test_what_is_forgotten_is_gone_but_for_who_reads_it(payloads: Payloads) -> None:
-    payload = await keep(payloads, DATA)
-    reading = await payloads.open(payload)
+async def test_what_is_forgotten_is_gone(payloads: Payloads) -> None:
+    payload, other = await keep(payloads, DATA), await keep(payloads, DATA)
     await payloads.forget([payload.ref])
     await payloads.forget([payload.ref])
+    await payloads.forget([])
 
     with pytest.raises(NotFound):
         await payloads.open(payload)
-    with pytest.raises(NotFound):
-        payloads.load(payload)
-    assert DATA == await reading.read(1 << 20)
-    await reading.close()
+    assert [(other.ref, ENDPOINT, JOB)] == await payloads.kept()
+
+
+async def test_one_that_is_empty_is_one(payloads: Payloads) -> None:
+    payload = await keep(payloads)
+
+    assert (0, b"") == (payload.size, await read(payloads, payload))
 
 
 async def test_one_that_is_not_as_long_as_it_was_is_not_there(payloads: Payloads) -> None:
@@ -134,13 +123,42 @@ async def test_a_folder_is_private_and_cleared_of_what_was_never_whole(root: Pat
     await draft.drop()
 
 
+async def test_what_is_forgotten_can_be_read_on(root: Path) -> None:
+    payloads = FolderPayloads(root)
+    payload = await keep(payloads, DATA)
+    reading = await payloads.open(payload)
+    await payloads.forget([payload.ref])
+
+    assert DATA == await reading.read(1 << 20)
+    await reading.close()
+
+
+async def test_after_a_sync_that_failed_a_draft_can_only_be_dropped(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = await FolderPayloads(root).begin(ENDPOINT, JOB)
+    await draft.write(DATA)
+    assert not draft.spoiled
+
+    def fails(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(TooBusy):
+        await draft.keep()
+    assert draft.spoiled
+    await draft.drop()
+
+
 async def test_a_folder_can_be_emptied_at_the_start(root: Path) -> None:
     await keep(FolderPayloads(root), DATA)
 
     assert [] == await FolderPayloads(root, emptied=True).kept()
 
 
-@pytest.mark.parametrize("ref", ["", "x", "../secret", "a,b,../../secret", "a,b,c.part"])
+@pytest.mark.parametrize(
+    "ref", ["", "x", "../secret", "a,b,../../secret", "a,b,c.part", "s3://bucket/a,b,0123456789abcdef"]
+)
 async def test_a_ref_leads_nowhere_else(root: Path, ref: str) -> None:
     payloads = FolderPayloads(root)
     (root.parent / "secret").write_bytes(b"s")
@@ -152,12 +170,13 @@ async def test_a_ref_leads_nowhere_else(root: Path, ref: str) -> None:
 
 
 async def test_it_is_on_disk_before_it_has_its_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, unsynced = FolderPayloads(root), FolderPayloads(root, synced=False)
     events: list[str] = []
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("sync"), sync(file))[1])
     monkeypatch.setattr(Path, "replace", lambda a, b: (events.append("name"), replace(a, b))[1])
-    await keep(FolderPayloads(root), DATA)
-    await keep(FolderPayloads(root, synced=False), DATA)
+    await keep(synced, DATA)
+    await keep(unsynced, DATA)
 
     assert ["sync", "name", "sync", "name"] == events
 
@@ -208,11 +227,11 @@ async def test_a_write_that_found_no_room_can_be_tried_again(root: Path, monkeyp
         await draft.write(DATA)
     await draft.write(DATA)
 
-    assert DATA == payloads.load(await draft.keep())
+    assert DATA == await read(payloads, await draft.keep())
 
 
 async def test_drafts_of_many_jobs_come_in_side_by_side(root: Path) -> None:
     payloads = FolderPayloads(root)
     kept = await asyncio.gather(*(keep(payloads, b"%d" % n, DATA, job_id=JobId(f"{n}")) for n in range(20)))
 
-    assert [b"%d" % n + DATA for n in range(20)] == [payloads.load(payload) for payload in kept]
+    assert [b"%d" % n + DATA for n in range(20)] == [await read(payloads, payload) for payload in kept]

@@ -134,6 +134,28 @@ def keeping(
                 process.kill()
 
 
+def peak_kb(server: int) -> int:
+    """The most that the process has had in memory since `forget_peak`."""
+    status = Path(f"/proc/{server}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+
+
+def forget_peak(server: int) -> None:
+    Path(f"/proc/{server}/clear_refs").write_text("5")
+
+
+def ended(endpoint: Endpoint, job_id: str, seconds: float = 120) -> dict[str, Any]:
+    """The job in the list, which holds no outputs, once it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        listed = endpoint.platform.http.get(f"/v2/{endpoint.id}/requests").json()["requests"]
+        return next(
+            (job for job in listed if job["id"] == job_id and job["status"] not in ("IN_QUEUE", "IN_PROGRESS")), None
+        )
+
+    return until(look, seconds)
+
+
 def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("RUNYARD_", "RUNPOD_"))}
 

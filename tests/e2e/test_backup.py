@@ -14,6 +14,7 @@ from tests.e2e.keeping import BUILD_S_MAX, Endpoint, Keeping, keeping, until
 CLIENTS = 4
 KEEP_ON_S = 1.0
 WAIT_S_MAX = 2.0
+LARGE_BYTES = 2_000_000
 
 
 class Submitter(threading.Thread):
@@ -46,7 +47,12 @@ def test_a_backup_under_load_has_every_job_that_was_acknowledged_before_it(tmp_p
         endpoint = platform.deploy("tolerant", "--workers-min", "1", "--workers-max", "1", "--env", "TOLERANT=1")
         first = endpoint.ask({}, seconds=BUILD_S_MAX)
         done = [endpoint.run({}) for _ in range(20)]
-        until(lambda: all(shown(endpoint, job_id)["status"] == "COMPLETED" for job_id in done))
+        large = platform.deploy("large", handler="large.py")
+        many = [large.run({"bytes": LARGE_BYTES, "as": "string"}) for _ in range(5)]
+        finished = [(endpoint, job_id) for job_id in done] + [(large, job_id) for job_id in many]
+        until(lambda: all(shown(*job)["status"] == "COMPLETED" for job in finished), BUILD_S_MAX)
+        results = {job_id: shown(of, job_id) for of, job_id in finished}
+        assert 5 == len(list((data / "payloads").iterdir()))
         busy = platform.deploy("busy", "--workers-min", "0", "--workers-max", "0")
         submitters = [Submitter(platform, busy, number) for number in range(CLIENTS)]
         for submitter in submitters:
@@ -63,7 +69,6 @@ def test_a_backup_under_load_has_every_job_that_was_acknowledged_before_it(tmp_p
                 submitter.join()
         assert 0 == made.returncode, made.stderr
         assert 0 == platform.command("restore", str(backup), "--data-dir", str(again)).returncode
-        results = {job_id: shown(endpoint, job_id) for job_id in done}
     assert str(backup) == json.loads(made.stdout)["backup"]
     assert [] == [failure for submitter in submitters for failure in submitter.failures]
     acknowledged = {k: v for submitter in submitters for k, v in submitter.acknowledged.items()}
@@ -80,8 +85,9 @@ def test_a_backup_under_load_has_every_job_that_was_acknowledged_before_it(tmp_p
         assert {job_id: before[job_id] for job_id in before} == {
             job_id: shown(there, job_id)["input"]["tag"] for job_id in before
         }
-        for job_id, result in results.items():
-            assert result == shown(Endpoint(platform, endpoint.id), job_id), "a result reads as it did"
+        for of, job_id in finished:
+            assert results[job_id] == shown(Endpoint(platform, of.id), job_id), "a result reads as it did"
+        assert {LARGE_BYTES} == {len(str(results[job_id]["output"])) for job_id in many}
         assert first.keys() == Endpoint(platform, endpoint.id).ask({}, seconds=BUILD_S_MAX).keys(), "and work goes on"
 
 

@@ -7,11 +7,10 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.keeping import Endpoint, Keeping, keeping, until
+from tests.e2e.keeping import Endpoint, Keeping, ended, forget_peak, keeping, peak_kb
 
 MB = 1_000_000
 GROWTH_KB_MAX = 64 * 1024
@@ -24,16 +23,6 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield platform.deploy("large", handler="large.py")
 
 
-def peak_kb(server: int) -> int:
-    """The most that the process has had in memory since `forget_peak`."""
-    status = Path(f"/proc/{server}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
-
-
-def forget_peak(server: int) -> None:
-    Path(f"/proc/{server}/clear_refs").write_text("5")
-
-
 def download(endpoint: Endpoint, path: str) -> tuple[int, str]:
     """Size and digest of what a client gets, who keeps none of it; it must be as long as the answer says."""
     digest, size = hashlib.sha256(), 0
@@ -44,18 +33,6 @@ def download(endpoint: Endpoint, path: str) -> tuple[int, str]:
             digest.update(piece)
     assert int(reply.headers["content-length"]) == size
     return size, digest.hexdigest()
-
-
-def ended(endpoint: Endpoint, job_id: str, seconds: float = 120) -> dict[str, Any]:
-    """The job in the list, which holds no outputs, once it has ended."""
-
-    def look() -> dict[str, Any] | None:
-        listed = endpoint.platform.http.get(f"/v2/{endpoint.id}/requests").json()["requests"]
-        return next(
-            (job for job in listed if job["id"] == job_id and job["status"] not in ("IN_QUEUE", "IN_PROGRESS")), None
-        )
-
-    return until(look, seconds)
 
 
 def files(platform: Keeping) -> list[Path]:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from runyard.adapters.backups import back_up, restore
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.stores import journal
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
+from runyard.adapters.system import SystemClock
 from runyard.domain.account import ApiKey, KeyId, digest_of
-from runyard.domain.job import EndpointId, Job, JobState
+from runyard.domain.job import EndpointId, Job, JobId, JobState
 from runyard.ports.stores import JobQuery
+from runyard.services.spill import Carried, Spills
 from tests.builders import ENDPOINT, START, WORKER, a_job, a_release, an_endpoint
 from tests.powerloss.log import Acks
 
@@ -75,6 +78,37 @@ async def jobs(folder: Path, count: str) -> None:
     await store.close()
 
 
+async def results(folder: Path, count: str, how: str = "synced") -> None:
+    """Large results of several jobs at once, kept in files. A third of the jobs fail and run again, some are put away, and
+    what nobody names is swept away meanwhile.
+    """
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", clean_from_bytes=1 << 12)
+    spills = Spills(FolderPayloads(folder / "payloads", synced=how == "synced"), store, SystemClock(), Carried(0))
+
+    async def live(number: int) -> None:
+        await store.add(a_job(f"job-{number}"))
+        for leased in await store.take(ENDPOINT, WORKER, 1, START):
+            incoming = await spills.begin(ENDPOINT, leased.id, WORKER)
+            assert incoming is not None
+            for piece in (result_of(leased.id)[:5000], result_of(leased.id)[5000:]):
+                await incoming.write(piece)
+            payload = await incoming.keep()
+            failed = leased.fail("boom", payload, START + 1)
+            ended = failed if leased.run == 1 and int(leased.id[4:]) % 3 == 0 else leased.complete(payload, START + 1)
+            if await store.save(ended, leased):
+                acks.tell(f"{leased.id} {ended.state} {leased.run}")
+            await incoming.close()
+            if ended is failed:
+                await asyncio.gather(spills.sweep(), store.save(failed.retry(START + 2), failed))
+
+    for first in range(0, int(count), 4):
+        await asyncio.gather(*(live(number) for number in range(first, first + 4)))
+        done = await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=2))
+        await store.put_away(done.jobs, START + 1000)
+        await spills.sweep()
+    await store.close()
+
+
 async def careless(folder: Path, count: str) -> None:
     """Endpoints' keys beside jobs that need not survive a power failure: these must not take the keys with them."""
     acks, path = Acks(), folder / "control.db"
@@ -93,6 +127,11 @@ async def backups(folder: Path, count: str) -> None:
     """A data directory, a backup of it, and the data directory that is made from that."""
     acks, data = Acks(), folder / "data"
     await blobs(data, count)
+    payloads = FolderPayloads(data / "payloads")
+    for number in range(int(count)):
+        draft = await payloads.begin(ENDPOINT, JobId(f"job-{number}"))
+        await draft.write(result_of(f"job-{number}"))
+        await draft.keep()
     store = SqliteControl(data / "control.db")
     for number in range(int(count)):
         key = ApiKey(id=KeyId(f"key-{number}"), name="ci", digest=digest_of(str(number)), created_at=START)
@@ -105,6 +144,11 @@ async def backups(folder: Path, count: str) -> None:
     await store.close()
 
 
+def result_of(job_id: str) -> bytes:
+    """About 20 sectors, each another, of each job."""
+    return b"".join(b"%s has %d\n" % (job_id.encode(), line) for line in range(700))
+
+
 def rendered(job: Job) -> bytes:
     """What is owed for its end."""
     return job.id.encode() * 50
@@ -115,9 +159,13 @@ async def _one(data: bytes) -> AsyncIterator[bytes]:
 
 
 if __name__ == "__main__":
-    _, program, where, count = sys.argv
-    asyncio.run(
-        {"control": control, "blobs": blobs, "jobs": jobs, "careless": careless, "backups": backups}[program](
-            Path(where), count
-        )
-    )
+    _, program, where, *rest = sys.argv
+    programs = {
+        "control": control,
+        "blobs": blobs,
+        "jobs": jobs,
+        "results": results,
+        "careless": careless,
+        "backups": backups,
+    }
+    asyncio.run(programs[program](Path(where), *rest))

@@ -13,28 +13,34 @@ import pytest
 
 from runyard.adapters.backups import restore
 from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.payloads import FolderPayloads
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
-from runyard.domain.job import JobState
+from runyard.adapters.system import SystemClock
+from runyard.domain.errors import NotFound
+from runyard.domain.job import JobId, JobState
+from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobQuery
 from runyard.ports.webhooks import DeliveryQuery
+from runyard.services.spill import Carried, Spills
 from tests.builders import ENDPOINT, START
 from tests.powerloss.recording import Cut, Recording
 from tests.powerloss.rig import record
-from tests.powerloss.stores import rendered
+from tests.powerloss.stores import rendered, result_of
 
 pytestmark = pytest.mark.usefixtures("shim")
 
 CUTS = 200
 JOB_CUTS = 1_000
+RESULT_CUTS = 500
 SEED = 3
 BACKED_UP = 8
 
 
-def recorded(tmp_path: Path, program: str, count: int) -> Recording:
+def recorded(tmp_path: Path, program: str, count: int, *more: str) -> Recording:
     folder = tmp_path / "data"
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.powerloss.stores", program, str(folder), str(count)]
+    command = [sys.executable, "-m", "tests.powerloss.stores", program, str(folder), str(count), *more]
     return record(command, folder, scratch=tmp_path / "rig")
 
 
@@ -92,6 +98,39 @@ async def jobs_hold(path: Path) -> set[str]:
     return held
 
 
+def results_lost(cut: Cut) -> Iterable[str]:
+    """What was acknowledged, and whatever a job names that is not there as it was."""
+    done = {ack.decode().split()[0] for ack in cut.acks if b"COMPLETED" in ack}
+    whole, lost = asyncio.run(results_hold(cut.folder, done))
+    return {f"{job_id} is not done" for job_id in done - whole} | {f"{job_id} names no whole result" for job_id in lost}
+
+
+async def results_hold(folder: Path, done: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The jobs that are done and whose result is whole, and those that name one which is not; `done` may be put away."""
+    store = EmbeddedJobs(folder / "jobs.db")
+    spills = Spills(FolderPayloads(folder / "payloads"), store, SystemClock(), Carried(0))
+    whole, lost = set[str](), set[str]()
+    try:
+        await spills.sweep()
+        listed = (await store.list(ENDPOINT, JobQuery(limit=10**6))).jobs
+        for job_id in {job.id for job in listed} | {JobId(job_id) for job_id in done}:
+            job = await store.get(ENDPOINT, job_id)
+            if job is None or job.output is None:
+                continue
+            assert isinstance(job.output, Spilled)
+            try:
+                found = await spills.load(job.output)
+            except NotFound:
+                found = b""
+            if found != result_of(job.id):
+                lost.add(job.id)
+            elif job.state is JobState.COMPLETED:
+                whole.add(job.id)
+    finally:
+        await store.close()
+    return whole, lost
+
+
 def careless_lost(cut: Cut) -> Iterable[str]:
     """Nor may the file be damaged, or the jobs that are still in it."""
     database = cut.folder / "control.db"
@@ -117,7 +156,27 @@ def backups_lost(cut: Cut) -> Iterable[str]:
             yield f"{name} lacks {missing}"
         elif len(list((folder / "blobs").iterdir())) != BACKED_UP or not (folder / "admin.key").read_text():
             yield f"{name} lacks blobs, or its key"
+        elif results_in(folder) != sorted(result_of(f"job-{number}") for number in range(BACKED_UP)):
+            yield f"{name} lacks results"
     yield from acked - there
+
+
+def results_in(folder: Path) -> list[bytes]:
+    return sorted(file.read_bytes() for file in (folder / "payloads").iterdir())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_large_results_outlive_a_power_failure_with_the_ends_of_their_jobs(tmp_path: Path, *, strict: bool) -> None:
+    findings = recorded(tmp_path, "results", 80).examine(results_lost, cuts=RESULT_CUTS, seed=SEED, strict=strict)
+
+    assert not findings.problems, str(findings)
+    assert findings.acks > RESULT_CUTS
+
+
+def test_large_results_that_are_not_synced_are_found_to_be_lost(tmp_path: Path) -> None:
+    findings = recorded(tmp_path, "results", 80, "unsynced").examine(results_lost, cuts=50, seed=SEED)
+
+    assert findings.cuts_with_problems > 10
 
 
 def test_a_backup_and_what_is_restored_from_it_outlive_a_power_failure(tmp_path: Path) -> None:

@@ -95,8 +95,26 @@ def test_the_platforms_terms_of_jobs_are_settings(file: Path) -> None:
         ("ttl_s = 9", r"ttl_s must be 10 to 604800, not 9"),
         ("ttl_scope = 'none'", r"ttl_scope must be all or queue, not 'none'"),
         ("keep_s = -1", r"keep_s must be 0 to 31536000, not -1"),
+        ("payloads = 'file'", r"payloads must be folder, or s3://bucket/prefix, not 'file'"),
+        ("payloads = 's3://'", r"payloads must be"),
+        ("payloads = 's3://bucket/a b'", r"payloads must be"),
     ],
 )
 def test_what_a_setting_cannot_be_is_refused_by_name(file: Path, text: str, named: str) -> None:
     with pytest.raises(BadRequest, match=named):
         settings(file, text)
+
+
+@pytest.mark.parametrize(
+    ("payloads", "bucket"),
+    [
+        ("folder", None),
+        ("s3://results", ("results", "")),
+        ("s3://results/", ("results", "")),
+        ("s3://my.results/yards/one/", ("my.results", "yards/one")),
+    ],
+)
+def test_payloads_are_in_the_folder_or_below_a_prefix(
+    file: Path, payloads: str, bucket: tuple[str, str] | None
+) -> None:
+    assert bucket == settings(file, f"payloads = '{payloads}'").bucket

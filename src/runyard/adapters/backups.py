@@ -1,10 +1,12 @@
 """Copies of a data directory that can be trusted, and the way back.
 
 A backup is a folder: `control.db` (endpoints, keys' digests, workers' records, jobs with their results, webhooks that are
-owed and the secrets that sign them), `blobs/` (bundles) and `backup.json`, which says what belongs to it.
+owed and the secrets that sign them), `blobs/` (bundles), `payloads/` (large results) and `backup.json`, which says what
+belongs to it.
 
-1. The database is copied as it is at one moment, while others write to it. Blobs are copied after it: they never change,
-   and are there before the database names them.
+1. The database is copied as it is at one moment, while others write to it. Blobs and payloads are copied after it: they
+   never change, and are there before the database names them. Payloads go when it does not name them any more, which
+   may be while they are copied: so from before that moment on none is removed until all are copied.
 2. What is made has another name until all of it is on disk and has been checked, so that half a backup is never taken for
    one, nor half a restored data directory for a whole one.
 3. A backup does not open the platform: no API key is in it, only digests. Restoring makes a new key for the administrator.
@@ -18,8 +20,8 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -27,12 +29,16 @@ from typing import BinaryIO
 import msgspec
 
 from runyard.adapters.files import sync, write_secret
+from runyard.adapters.payload_names import job_in
+from runyard.adapters.payload_owner import place_in
+from runyard.adapters.payloads import nothing_forgotten
 from runyard.adapters.stores.sqlite import SQL, migrations_in, named_queries, open_database, transaction
 from runyard.domain.account import digest_of
 from runyard.domain.errors import BadRequest, Conflict, RunyardError
 
-FORMAT = 1
-DATABASE, BLOBS, ADMIN_KEY, MANIFEST = "control.db", "blobs", "admin.key", "backup.json"
+FORMAT = 2
+"""1: without payloads."""
+DATABASE, BLOBS, PAYLOADS, ADMIN_KEY, MANIFEST = "control.db", "blobs", "payloads", "admin.key", "backup.json"
 RESTORING = "restoring"
 """In a data directory: what is being restored into it, or was when that was interrupted."""
 COPY_BYTES = 1 << 20
@@ -40,8 +46,16 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _OF_NO_IMPORTANCE = {"keeper.lock", "lost+found", RESTORING}
 
 
+class PayloadFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    bytes: int
+    sha256: str
+
+
 class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is in a backup. `schema` is the database's; `database` its SHA-256; `blobs` has the bytes of each."""
+    """What is in a backup. `schema` is the database's; `database` its SHA-256; `blobs` has the bytes of each.
+
+    `bucket` is where large results lie, or have lain, that are not in it.
+    """
 
     format: int
     made_at: str
@@ -50,10 +64,13 @@ class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     database: str
     database_bytes: int
     blobs: dict[str, int]
+    payloads: dict[str, PayloadFile] = msgspec.field(default_factory=dict[str, PayloadFile])
+    bucket: str | None = None
 
     @property
     def total_bytes(self) -> int:
-        return self.database_bytes + sum(self.blobs.values())
+        payloads = sum(file.bytes for file in self.payloads.values())
+        return self.database_bytes + sum(self.blobs.values()) + payloads
 
 
 def back_up(root: Path, target: Path, *, now: float, version: str) -> Manifest:
@@ -72,7 +89,9 @@ def back_up(root: Path, target: Path, *, now: float, version: str) -> Manifest:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         try:
-            _snapshot(root / DATABASE, draft / DATABASE)
+            with _nothing_forgotten(root / PAYLOADS):
+                _snapshot(root / DATABASE, draft / DATABASE)
+                payloads = _copy_payloads(root / PAYLOADS, draft / PAYLOADS)
             blobs = _copy_blobs(root / BLOBS, draft / BLOBS)
             manifest = Manifest(
                 format=FORMAT,
@@ -82,6 +101,8 @@ def back_up(root: Path, target: Path, *, now: float, version: str) -> Manifest:
                 database=_sha256(draft / DATABASE),
                 database_bytes=(draft / DATABASE).stat().st_size,
                 blobs=blobs,
+                payloads=payloads,
+                bucket=place_in(root),
             )
             _write(draft / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
             sync(draft)
@@ -105,26 +126,25 @@ def restore(backup: Path, root: Path, *, now: float, key: Callable[[], tuple[str
     if (
         draft.exists() and not (root / DATABASE).exists()
     ):  # A restore was interrupted: nobody has served from here since.
-        shutil.rmtree(root / BLOBS, ignore_errors=True)
+        for name in (BLOBS, PAYLOADS):
+            shutil.rmtree(root / name, ignore_errors=True)
         (root / ADMIN_KEY).unlink(missing_ok=True)
     if there := sorted({entry.name for entry in root.iterdir()} - _OF_NO_IMPORTANCE):
         raise Conflict(f"{root} is not empty (it has {', '.join(there[:3])}): move it away, or name another --data-dir")
     shutil.rmtree(draft, ignore_errors=True)
     with _speaking_of(root):
-        (draft / BLOBS).mkdir(mode=0o700, parents=True)
-        draft.chmod(0o700)
-        if _copy(backup / DATABASE, draft / DATABASE) != manifest.database:
-            raise RunyardError(f"{backup / DATABASE} is damaged (its SHA-256 is another): restore another backup")
-        for name in manifest.blobs:
-            if _copy(backup / BLOBS / name, draft / BLOBS / name) != name:
-                raise RunyardError(
-                    f"{backup / BLOBS / name} is damaged (its SHA-256 is another): restore another backup"
-                )
+        draft.mkdir(mode=0o700)
+        for name in (BLOBS, PAYLOADS):
+            (draft / name).mkdir(mode=0o700)
+        for file, digest in _files(manifest):
+            if _copy(backup / file, draft / file) != digest:
+                raise RunyardError(f"{backup / file} is damaged (its SHA-256 is another): restore another backup")
         _check_database(draft / DATABASE)
         _add_key(draft, *key(), now)
-        sync(draft / BLOBS)
+        for name in (BLOBS, PAYLOADS):
+            sync(draft / name)
         # The database last: with it, this is a data directory.
-        for name in (BLOBS, ADMIN_KEY, DATABASE):
+        for name in (BLOBS, PAYLOADS, ADMIN_KEY, DATABASE):
             (draft / name).rename(root / name)
             sync(root)
         shutil.rmtree(draft)
@@ -150,9 +170,20 @@ def _manifest_of(backup: Path) -> Manifest:
             f"{backup} was made by a newer Runyard ({manifest.version}, schema {manifest.schema}; this one knows {newest}): "
             "upgrade, then restore"
         )
-    if odd := [name for name in manifest.blobs if not _DIGEST.match(name)]:
-        raise BadRequest(f"{backup / MANIFEST} names blobs that are none: {odd[0][:80]!r}; restore another backup")
+    odd = [name for name in manifest.blobs if not _DIGEST.match(name)]
+    odd += [name for name in manifest.payloads if job_in(name) is None]
+    if odd:
+        raise BadRequest(f"{backup / MANIFEST} names files that are none: {odd[0][:80]!r}; restore another backup")
     return manifest
+
+
+def _files(manifest: Manifest) -> Iterator[tuple[Path, str]]:
+    """All of a backup, and the SHA-256 of each."""
+    yield Path(DATABASE), manifest.database
+    for name in manifest.blobs:
+        yield Path(BLOBS, name), name
+    for name, file in manifest.payloads.items():
+        yield Path(PAYLOADS, name), file.sha256
 
 
 def _snapshot(source: Path, copy: Path) -> None:
@@ -175,6 +206,22 @@ def _copy_blobs(source: Path, copies: Path) -> dict[str, int]:
             sizes[file.name] = (copies / file.name).stat().st_size
     sync(copies)
     return sizes
+
+
+def _nothing_forgotten(payloads: Path) -> AbstractContextManager[None]:
+    return nothing_forgotten(payloads) if payloads.is_dir() else nullcontext()  # An older platform has made none.
+
+
+def _copy_payloads(source: Path, copies: Path) -> dict[str, PayloadFile]:
+    """All that are whole. Some are no job's any more: what restores will find that out."""
+    copies.mkdir(mode=0o700)
+    copied: dict[str, PayloadFile] = {}
+    for file in sorted(source.iterdir() if source.is_dir() else ()):
+        if job_in(file.name) is not None:
+            digest = _copy(file, copies / file.name)
+            copied[file.name] = PayloadFile(bytes=(copies / file.name).stat().st_size, sha256=digest)
+    sync(copies)
+    return copied
 
 
 def _check_database(path: Path) -> int:

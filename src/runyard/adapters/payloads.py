@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote, unquote
 
-from runyard.adapters.files import publish, write_all
+from runyard.adapters.files import publish, sync, write_all
+from runyard.adapters.payload_names import job_in, name_for
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId, JobId
 from runyard.domain.payload import Spilled
@@ -24,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class FolderPayloads:
-    """One file for each, named after its job and, since a job may have had several, a random number.
+    """One file for each.
 
     The folder is this object's alone: it is made private (0700), and what was never whole is cleared away. `synced`: what is
     kept survives a power failure; without, it survives the end of any process. `emptied`: nothing of before is wanted.
@@ -35,11 +36,13 @@ class FolderPayloads:
         self._synced = synced
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="payloads")
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if synced:
+            sync(root.parent)  # Its own name is to last as those in it do.
         for file in root.glob("*" if emptied else f"*{_PART}"):
             file.unlink(missing_ok=True)
 
     async def begin(self, endpoint_id: EndpointId, job_id: JobId) -> FolderDraft:
-        ref = ",".join((quote(endpoint_id, safe=""), quote(job_id, safe=""), secrets.token_hex(8)))
+        ref = name_for(endpoint_id, job_id)
         place = self._root / ref
         draft = self._root / (ref + _PART)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -49,28 +52,30 @@ class FolderPayloads:
     async def open(self, payload: Spilled) -> FileReading:
         return FileReading(self, await self.aside(lambda: _opened(self._place(payload.ref), payload)), payload.size)
 
-    def load(self, payload: Spilled) -> bytes:
-        with os.fdopen(_opened(self._place(payload.ref), payload), "rb") as file:
-            return file.read(payload.size)
-
     async def kept(self) -> list[Kept]:
         files = await self.aside(lambda: list(self._root.iterdir()))
-        return [kept for file in files if (kept := _kept(file.name)) is not None]
+        return [Kept(file.name, *job) for file in files if (job := job_in(file.name)) is not None]
 
     async def forget(self, refs: Sequence[str]) -> None:
         def unlink() -> None:
-            for ref in refs:
-                self._place(ref).unlink(missing_ok=True)
+            with _locked(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                for ref in refs:
+                    self._place(ref).unlink(missing_ok=True)
 
-        await self.aside(unlink)
+        try:
+            await self.aside(unlink)
+        except BlockingIOError as error:
+            raise TooBusy("a backup is being made; they are removed after it") from error
 
     async def aside(self, work: Callable[[], _T]) -> _T:
         """Do what may wait for the disk on a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _place(self, ref: str) -> Path:
-        if _kept(ref) is None:
-            raise NotFound(f"{ref!r} names no payload")
+        if job_in(ref) is None:
+            raise NotFound(
+                f"the output lies at {ref}, which is not in the data directory: set payloads to where that is, to read it"
+            )
         return self._root / ref
 
 
@@ -85,13 +90,18 @@ class FolderDraft:
         self._synced = synced
         self._size = 0
         self._open = True
+        self.spoiled = False
 
     async def write(self, piece: bytes) -> None:
         await self._folder.aside(lambda: _or_busy(lambda: write_all(self._file, piece, self._size)))
         self._size += len(piece)
 
     async def keep(self) -> Spilled:
-        await self._folder.aside(lambda: _or_busy(self._publish))
+        try:
+            await self._folder.aside(lambda: _or_busy(self._publish))
+        except TooBusy:
+            self.spoiled = True  # What a failed sync should have written may be lost, though the next one succeeds.
+            raise
         return Spilled(self._place.name, self._size)
 
     async def drop(self) -> None:
@@ -131,12 +141,21 @@ class FileReading:
         await self._folder.aside(lambda: os.close(self._file))
 
 
-def _kept(name: str) -> Kept | None:
-    """What a file's name says; None for one that is not whole, or not ours."""
-    parts = name.split(",")
-    if len(parts) != 3 or name.endswith(_PART) or "/" in name:
-        return None
-    return Kept(name, EndpointId(unquote(parts[0])), JobId(unquote(parts[1])))
+@contextmanager
+def nothing_forgotten(root: Path) -> Generator[None]:
+    """For as long as this is open, by whatever process: what is kept in this folder stays. It waits for who is removing."""
+    with _locked(root, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(root: Path, how: int) -> Generator[None]:
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, how)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _opened(place: Path, payload: Spilled) -> int:

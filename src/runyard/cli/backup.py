@@ -24,7 +24,8 @@ def backup(target: Path, data_dir: str | None, as_json: bool) -> None:
 
     The copy is of one moment: every job, result, endpoint and bundle that was acknowledged before the command started is
     in it. No API key is, so that a backup does not open the platform; payloads, environment variables of releases and the
-    secrets that webhooks are signed with are. Of environments and of the volume nothing is copied.
+    secrets that webhooks are signed with are. Of environments and of the volume nothing is copied, nor of a bucket where
+    large results lie: it is named.
     """
     import time
 
@@ -93,9 +94,15 @@ def _tell(manifest: Manifest, what: str, where: Path, as_json: bool) -> None:
                 "schema": manifest.schema,
                 "database_bytes": manifest.database_bytes,
                 "blobs": len(manifest.blobs),
+                "payloads": len(manifest.payloads),
+                "bucket": manifest.bucket,
                 "bytes": manifest.total_bytes,
             }
         )
-        return
-    megabytes = manifest.total_bytes / 1e6
-    click.echo(f"{where}: data of {manifest.made_at}, {megabytes:.1f} MB, {len(manifest.blobs)} bundles; checked")
+    else:
+        click.echo(
+            f"{where}: data of {manifest.made_at}, {manifest.total_bytes / 1e6:.1f} MB, {len(manifest.blobs)} bundles, "
+            f"{len(manifest.payloads)} large results; checked"
+        )
+    if manifest.bucket is not None:
+        note(f"what lies in {manifest.bucket} is not in the backup")

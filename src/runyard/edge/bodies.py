@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from runyard.domain.attempt import Attempt
-from runyard.domain.errors import BadRequest, Expired, NotFound, RunyardError
+from runyard.domain.errors import BadRequest, Expired, RunyardError
 from runyard.domain.fleet import QueueReason
 from runyard.domain.idempotency import check_job_id
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job, JobState, Lease
@@ -156,15 +156,12 @@ def job_body(job: Job, reason: QueueReason | None = None, *, echo_input: bool = 
     return encode(body)
 
 
-def webhook_body(job: Job, load: Callable[[Spilled], bytes], output_bytes_max: int) -> bytes:
-    """As `job_body`, with the output if it is not too large to be carried, else with where to read it."""
+def webhook_body(job: Job, carried: Callable[[Spilled], bytes | None]) -> bytes:
+    """As `job_body`, with the output if it is `carried`, else with where to read it."""
     if not isinstance(job.output, Spilled):
         return job_body(job)
-    if job.output.size <= output_bytes_max:
-        try:
-            return job_body(job._replace(output=load(job.output)))
-        except NotFound:
-            pass  # Then it is not where it points either, which says so.
+    if (output := carried(job.output)) is not None:
+        return job_body(job._replace(output=output))
     return encode(msgspec.structs.replace(_job(job, None), outputPath=f"/v2/{job.endpoint_id}/requests/{job.id}"))
 
 

@@ -74,7 +74,7 @@ class Inflow:
         said = self._scan.result()
         if self._incoming is None or not (self._scan.readable and self._scan.has_output):
             return said, None
-        return said, await self._incoming.keep()
+        return said, await self._patiently(self._incoming.keep)
 
     async def close(self) -> None:
         """It has been handled: what of it no job names is not wanted."""
@@ -109,7 +109,10 @@ class Inflow:
             await asyncio.sleep(0)  # Nobody is to wait for a whole body.
 
     async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        return await when_there_is_room(work, self._x.protocol.loop, lambda: self._given_up)
+        return await when_there_is_room(work, self._x.protocol.loop, self._in_vain)
+
+    def _in_vain(self) -> bool:
+        return self._given_up or (self._incoming is not None and self._incoming.spoiled)
 
     def _fail(self, error: Exception) -> None:
         self._error, self._given_up = error, True

@@ -295,9 +295,11 @@ class JobRoutes:
             x.end(body)
             return
         try:
-            await outflow.end(x, self._spills, job.output, body)
-        except NotFound as error:
+            reading = await self._spills.open(job.output)
+        except RunyardError as error:
             self._end_with(x, begun, error)
+            return
+        await outflow.end(x, reading, body)
 
     def _end_with(self, x: Exchange, begun: Job | None, error: RunyardError) -> None:
         """The job as it was last seen, and what has happened to it since."""

@@ -24,7 +24,7 @@ from runyard.domain.errors import NotFound
 from runyard.domain.job import RETENTION_SYNC_MAX_S, EndpointId, Job, JobId, JobState
 from runyard.domain.payload import Spilled
 from runyard.domain.stream import Place
-from runyard.edge import bodies, openai_errors, outflow
+from runyard.edge import bodies, openai_errors
 from runyard.edge.events import ANSWER_S_MAX, HEADERS, KEEP_ALIVE, KEEP_ALIVE_S, PAGE_BYTES_MAX, event
 from runyard.edge.exchange import Exchange
 from runyard.edge.openai_errors import Problem, error_body, problem
@@ -142,7 +142,7 @@ class _Call:
         if not isinstance(output, Spilled):
             return output
         if output.size <= OUTPUT_BYTES_MAX:
-            return await outflow.load(self._spills, output)
+            return await self._spills.load(output)
         where = f"/v2/{self._endpoint_id}/requests/{self.job_id}"
         self.refuse(problem(500, f"the result has {output.size} bytes, too many here; GET {where}", "result_too_large"))
         return None

@@ -17,7 +17,7 @@ _HEADERS = b"content-type: application/json\r\n"
 async def respond(x: Exchange, spills: Spills, output: Spilled, body: bytes) -> None:
     """Answer with `body`, a JSON object that shows a job without its output, and that output in it.
 
-    Raises `NotFound` when the output is lost.
+    Raises `NotFound` when the output is lost, `TooBusy` when it cannot be read just now.
     """
     room, size = asyncio.Event(), len(body) + len(_OUTPUT) + output.size
     reading = await spills.open(output)
@@ -28,10 +28,9 @@ async def respond(x: Exchange, spills: Spills, output: Spilled, body: bytes) -> 
         await reading.close()
 
 
-async def end(x: Exchange, spills: Spills, output: Spilled, body: bytes) -> None:
-    """As `respond`, where the head of the answer is out already."""
+async def end(x: Exchange, reading: Reading, body: bytes) -> None:
+    """As `respond`, where the head of the answer is out already, and the output is open."""
     room = asyncio.Event()
-    reading = await spills.open(output)
     try:
         if x.go_on(room.set):
             await _pour(x, reading, body, room)
@@ -56,15 +55,3 @@ async def _sent(x: Exchange, piece: bytes, room: asyncio.Event) -> bool:
         room.clear()
         await room.wait()
     return x.open_for_answer
-
-
-async def load(spills: Spills, payload: Spilled) -> bytes:
-    """All of it, where it is small enough for that."""
-    reading = await spills.open(payload)
-    try:
-        pieces: list[bytes] = []
-        while piece := await reading.read(PIECE_BYTES):
-            pieces.append(piece)
-    finally:
-        await reading.close()
-    return b"".join(pieces)

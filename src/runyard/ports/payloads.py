@@ -20,13 +20,18 @@ class Kept(NamedTuple):
 class Draft(Protocol):
     """A payload that is coming in. Nobody can read it before it is whole. Calls are not to overlap."""
 
+    @property
+    def spoiled(self) -> bool:
+        """Something of what was written is lost: it can only be dropped."""
+        ...
+
     async def write(self, piece: bytes) -> None:
-        """Add to it. Raises `TooBusy` when there is no room; it can be tried again."""
+        """Add to it. Raises `TooBusy` when there is no room; it can be tried again unless it is spoiled."""
         ...
 
     async def keep(self) -> Spilled:
-        """It is whole, and lasts as well as the store promises when this returns. Raises `TooBusy` when
-        that cannot be; it can only be dropped then.
+        """It is whole, and lasts as well as the store promises when this returns. Raises `TooBusy` when that cannot be; it
+        can be tried again unless it is spoiled.
         """
         ...
 
@@ -36,10 +41,12 @@ class Draft(Protocol):
 
 
 class Reading(Protocol):
-    """A payload that is being read, from its beginning. It stays whole until closed, even if it is forgotten meanwhile."""
+    """A payload that is being read, from its beginning."""
 
     async def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; none at its end."""
+        """The next bytes, at most `size`; none at its end. Raises `TooBusy` when they cannot be had, and `NotFound` when it
+        has been forgotten meanwhile; what is forgotten may be readable until it is closed.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -53,17 +60,13 @@ class Payloads(Protocol):
         ...
 
     async def open(self, payload: Spilled) -> Reading:
-        """Raises `NotFound` when it is not there, or not whole."""
-        ...
-
-    def load(self, payload: Spilled) -> bytes:
-        """All of it, at once: for payloads of a few megabytes. Raises `NotFound`."""
+        """Raises `NotFound` when it is not there, or not whole, `TooBusy` when that cannot be known just now."""
         ...
 
     async def kept(self) -> list[Kept]:
-        """All that are whole."""
+        """All that are whole. Raises `TooBusy`."""
         ...
 
     async def forget(self, refs: Sequence[str]) -> None:
-        """Remove these; nothing happens for those that are not there."""
+        """Remove these; nothing happens for those that are not there. Raises `TooBusy`."""
         ...

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from runyard.domain.errors import TooBusy
+from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.payload import Spilled
 from runyard.ports.payloads import Draft, Kept, Payloads, Reading
@@ -25,13 +25,37 @@ _BATCH = 500
 log = logging.getLogger(__name__)
 
 
+class Carried:
+    """Outputs that webhooks carry, while the ends of their jobs are being stored.
+
+    What an end owes is rendered in the instant in which that end is stored, and nobody may wait for a disk or a network
+    then. So the output is brought here before.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        """The largest that is carried."""
+        self._outputs: dict[str, bytes] = {}
+
+    def get(self, payload: Spilled) -> bytes | None:
+        """None when it is not carried."""
+        return self._outputs.get(payload.ref)
+
+    def put(self, payload: Spilled, output: bytes) -> None:
+        self._outputs[payload.ref] = output
+
+    def drop(self, payload: Spilled) -> None:
+        self._outputs.pop(payload.ref, None)
+
+
 class Spills:
     """`run` is the loop that forgets."""
 
-    def __init__(self, payloads: Payloads, store: JobStore, clock: Clock) -> None:
+    def __init__(self, payloads: Payloads, store: JobStore, clock: Clock, carried: Carried) -> None:
         self._payloads = payloads
         self._store = store
         self._clock = clock
+        self._carried = carried
         self._coming: Counter[tuple[EndpointId, JobId]] = Counter()
         """Jobs for which something comes in that they do not name yet."""
 
@@ -40,11 +64,32 @@ class Spills:
         job = await self._store.latest(endpoint_id, job_id)
         if job is None or not job.held_by(worker_id):
             return None
-        return Incoming(await self._payloads.begin(endpoint_id, job_id), self._coming, (endpoint_id, job_id))
+        draft = await self._payloads.begin(endpoint_id, job_id)
+        kept = self._carry if job.webhook is not None else None
+        return Incoming(draft, self._coming, (endpoint_id, job_id), kept=kept, over=self._carried.drop)
 
     async def open(self, payload: Spilled) -> Reading:
         """Raises `NotFound`."""
         return await self._payloads.open(payload)
+
+    async def load(self, payload: Spilled) -> bytes:
+        """All of it, where it is small enough to be in memory. Raises `NotFound`."""
+        reading = await self._payloads.open(payload)
+        try:
+            pieces: list[bytes] = []
+            while piece := await reading.read(payload.size):
+                pieces.append(piece)
+        finally:
+            await reading.close()
+        return b"".join(pieces)
+
+    async def _carry(self, payload: Spilled) -> None:
+        if payload.size > self._carried.bytes_max:
+            return
+        try:
+            self._carried.put(payload, await self.load(payload))
+        except (RunyardError, OSError) as error:  # The webhook will say where it is instead.
+            log.warning("a large output will not go with its webhook: %s", error)
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -56,7 +101,7 @@ class Spills:
         """Forget what no job names."""
         try:
             await self._forget(await self._payloads.kept())
-        except OSError as error:
+        except (OSError, TooBusy) as error:
             log.warning("large payloads that nobody needs could not be removed: %s", error)
 
     async def _forget(self, all_kept: Sequence[Kept]) -> None:
@@ -66,7 +111,8 @@ class Spills:
                 gone.append(kept.ref)
             if number % _BATCH == 0:
                 await self._clock.sleep(0)  # Let others run.
-        await self._payloads.forget(gone)
+        if gone:
+            await self._payloads.forget(gone)
 
     async def _is_named(self, kept: Kept) -> bool:
         try:
@@ -79,16 +125,41 @@ class Spills:
 class Incoming:
     """A payload that comes in for a job, until the job names it, or nobody wants it. To be closed in any case."""
 
-    def __init__(self, draft: Draft, coming: Counter[tuple[EndpointId, JobId]], job: tuple[EndpointId, JobId]) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        coming: Counter[tuple[EndpointId, JobId]],
+        job: tuple[EndpointId, JobId],
+        *,
+        kept: Callable[[Spilled], Awaitable[None]] | None,
+        over: Callable[[Spilled], None],
+    ) -> None:
+        """`kept` is done before the job can name it, `over` when it does, or nobody wants it."""
         self._draft = draft
         self._coming = coming
         self._job = job
+        self._kept = kept
+        self._over = over
+        self._payload: Spilled | None = None
         coming[job] += 1
         self.write = draft.write
-        self.keep = draft.keep
+
+    @property
+    def spoiled(self) -> bool:
+        """It can only be closed."""
+        return self._draft.spoiled
+
+    async def keep(self) -> Spilled:
+        """Raises `TooBusy`; it can be tried again unless it is spoiled."""
+        self._payload = await self._draft.keep()
+        if self._kept is not None:
+            await self._kept(self._payload)
+        return self._payload
 
     async def close(self) -> None:
         """If it was kept, it lasts as long as the job names it."""
+        if self._payload is not None:
+            self._over(self._payload)
         self._coming[self._job] -= 1
         if not self._coming[self._job]:
             del self._coming[self._job]
