@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runyard.adapters.stores.embedded import EmbeddedJobs
+from runyard.adapters.stores.journal import LONE_TURNS_MIN
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import Job, JobState
 from runyard.domain.payload import Spilled
@@ -99,6 +100,33 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
     assert counts == await store.counts(ENDPOINT)
     assert 300 == counts.completed
     assert ["first", "second", "third"] == await taken(store, A, limit=9)
+    await store.close()
+
+
+async def test_who_waits_alone_is_served_at_once_and_a_crowd_in_one_commit(tmp_path: Path) -> None:
+    store = EmbeddedJobs(tmp_path / "jobs.db", now=START, synced=False)
+    journal = store._journal  # pyright: ignore[reportPrivateUsage]
+
+    async def rows_of(*ids: str) -> int:
+        before = journal._row  # pyright: ignore[reportPrivateUsage]
+        await asyncio.gather(*(store.add(a_job(id)) for id in ids))
+        await asyncio.sleep(0)  # The turn is over.
+        return journal._row - before  # pyright: ignore[reportPrivateUsage]
+
+    for number in range(LONE_TURNS_MIN):
+        assert 1 == await rows_of(str(number))
+    with pytest.raises(StopIteration):
+        store.add(a_job("alone")).send(None)
+    await asyncio.sleep(0)
+    full(store, now=True)
+    with pytest.raises(TooBusy, match="cannot write"):
+        store.add(a_job("in vain")).send(None)
+    full(store, now=False)
+
+    assert LONE_TURNS_MIN + 1 == (await store.counts(ENDPOINT)).in_queue
+    await asyncio.sleep(0)
+    assert 2 == await rows_of(*"abc"), "nobody knew that the first was not alone"
+    assert 1 == await rows_of(*"def")
     await store.close()
 
 

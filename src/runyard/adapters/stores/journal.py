@@ -2,7 +2,8 @@
 
 *Group commit without a timer*: while one batch is being synced the next one collects, and it is written as soon as that
 sync has ended. Whoever waits for a record waits for the commit that holds it. A record for which nobody waits hurries
-nobody: it goes with the next commit, or after `LINGER_S`.
+nobody: it goes with the next commit, or after `LINGER_S`. A batch is written at the end of the turn of the event loop in
+which somebody began to wait for it; at once, if nobody else has lately come in the same turn.
 
 When a batch cannot be written, neither can what has been said after it, which builds on it: both are given up, `undo` is
 called before anybody who waits hears of it, and the next record starts anew. So a full disk needs no restart.
@@ -20,6 +21,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
 """How long a record waits for company when nobody waits for it."""
+LONE_TURNS_MIN = 8
+"""Turns with a single one who waits before the next one is taken to be alone, too."""
 LOG_PAGES = 2000
 """About 8 MiB: so large the log becomes before it is copied."""
 _PAGE_BYTES = 4000
@@ -89,6 +93,11 @@ class Journal:
         self._paused = False
         """Nothing may be written just now."""
         self._kicked = False
+        """The turn of the event loop in which somebody began to wait is not over."""
+        self._waiting = 0
+        """So many have begun to wait since the end of the last such turn."""
+        self._lone_turns = 0
+        """In so many of them, one after the other, nobody came but one."""
         self._lingering: asyncio.TimerHandle | None = None
         self._log_pages = 0
         self._copying: asyncio.Task[None] | None = None
@@ -145,7 +154,7 @@ class Journal:
             batch.also += also
         self.said += 1
         batch.last = self.said
-        if self._lingering is None and not self._kicked and self._writing is None:
+        if not self._kicked and self._writing is None:
             self._linger()
         return self.said
 
@@ -154,12 +163,15 @@ class Journal:
         if number <= self.kept:
             return
         batch = self._batch_of(number)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        batch.waiters.append(waiter)
+        self._waiting += 1
         if batch is self._open_batch and not batch.hurried:
             batch.hurried = True
-            if self._writing is None:
+            if self._writing is None and not self._kicked:
                 self._kick()
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        batch.waiters.append(waiter)
+                if self._lone_turns >= LONE_TURNS_MIN:
+                    self._write()
         await waiter
 
     def if_lost(self, number: int, tell: Callable[[RunyardError], None]) -> None:
@@ -179,6 +191,8 @@ class Journal:
             log.error("the last changes to jobs could not be written")
         if self._copying is not None:
             await asyncio.wait([self._copying])
+        if self._lingering is not None:
+            self._lingering.cancel()
         await self._beside(self._reader.close)
         self._aside.shutdown()
         if self._sync is not None:
@@ -213,19 +227,27 @@ class Journal:
     # Writing
 
     def _linger(self) -> None:
-        self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write)
+        if self._lingering is None:  # One that an earlier record has set comes sooner, and costs nothing.
+            self._lingering = self._loop.call_later(LINGER_S, self._lingered)
+
+    def _lingered(self) -> None:
+        self._lingering = None
+        self._write()
 
     def _kick(self) -> None:
-        """Write not at once, but when all that this turn of the loop has to say is said."""
+        """Write when all that this turn of the loop has to say is said."""
         if not self._kicked:
             self._kicked = True
-            asyncio.get_running_loop().call_soon(self._write)
+            self._loop.call_soon(self._turn_over)
+
+    def _turn_over(self) -> None:
+        self._kicked = False
+        self._lone_turns = self._lone_turns + 1 if self._waiting < 2 else 0
+        self._waiting = 0
+        if self._open_batch.hurried:
+            self._write()
 
     def _write(self) -> None:
-        self._kicked = False
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
         batch = self._open_batch
         if self._writing is not None or self._paused or not batch.last:
             return
@@ -253,7 +275,7 @@ class Journal:
         self.disk_works(False)
 
     def _commit(self, data: bytes, batch: _Batch) -> None:
-        values = {"number": self._row + 1, "format": records.FORMAT, "records": data}
+        values = (self._row + 1, records.FORMAT, data)
         if not (batch.clean_to or batch.also):
             self._database.execute(self._queries["append"], values)
             return
@@ -315,7 +337,7 @@ class Journal:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._copying = asyncio.get_running_loop().create_task(self._copy(), name="copy the job journal's log")
+        self._copying = self._loop.create_task(self._copy(), name="copy the job journal's log")
 
     async def _copy(self) -> None:
         """Copy the log into the database, so that the next commit begins it anew."""
@@ -360,7 +382,12 @@ class Journal:
         return database
 
     async def _beside(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+        return await self._loop.run_in_executor(self._aside, work)
+
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Asked for once: to find it out is a system call."""
+        return asyncio.get_running_loop()
 
 
 def _cannot_write(error: BaseException) -> TooBusy:

@@ -2,7 +2,7 @@
 select number, format, records from journal order by number
 
 -- name: append
-insert into journal (number, format, records) values (:number, :format, :records)
+insert into journal (number, format, records) values (?, ?, ?)
 
 -- name: up_to
 select records from journal where number <= :last order by number
