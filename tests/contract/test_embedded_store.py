@@ -104,7 +104,7 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
 
 
 async def test_who_waits_alone_is_served_at_once_and_a_crowd_in_one_commit(tmp_path: Path) -> None:
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=START, synced=False)
+    store = EmbeddedJobs(tmp_path / "jobs.db", synced=False)
     journal = store._journal  # pyright: ignore[reportPrivateUsage]
 
     async def rows_of(*ids: str) -> int:
