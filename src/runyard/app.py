@@ -35,7 +35,9 @@ from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.api.app import Services, build_app
 from runyard.config import Settings
+from runyard.domain.attempt import AttemptLimits
 from runyard.domain.errors import RunyardError
+from runyard.domain.job import EndpointId
 from runyard.domain.webhook import SCHEDULES
 from runyard.edge.bodies import webhook_body
 from runyard.edge.jobs import JobRoutes
@@ -93,6 +95,7 @@ class Platform:
         a = adapters
         self.runtime_of = a.runtime
         self.stores = (a.store, a.fleet, a.control)
+        self._quarantine_after = settings.quarantine_after
         self.broken = asyncio.Event()
         """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
         self.handing_over = False
@@ -102,8 +105,8 @@ class Platform:
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals, terms=settings.job_terms)
         self.webhooks = _webhooks(a, settings)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
-        self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
+        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=self._attempt_limits)
+        self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids, terms=self.endpoints.terms)
         self.spills = Spills(a.payloads, a.store, a.clock)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
@@ -143,6 +146,10 @@ class Platform:
             spills=self.spills,
         )
         self.app = self._control_plane(adapters, settings)
+
+    def _attempt_limits(self, endpoint_id: EndpointId) -> AttemptLimits:
+        attempts_max = self.endpoints.terms(endpoint_id).attempts_max
+        return AttemptLimits(attempts_max=attempts_max, quarantine_after=self._quarantine_after)
 
     def _control_plane(self, a: Adapters, settings: Settings) -> Starlette:
         """What is not a hot route, behind the user port."""

@@ -25,6 +25,7 @@ from tests.builders import START, a_job, a_release, a_scaling, a_worker, an_endp
 
 SAMPLES = Path(__file__).parent / "upgrades"
 NEWEST = max(migrations_in())
+TERMS_SINCE = 5
 
 KEYS = [
     ApiKey(id=KeyId("key-1"), name="admin", digest=digest_of("one"), created_at=START),
@@ -51,10 +52,12 @@ OWED = b"what the receiver is told"
 STREAMED = [b'"one"', b"2", b'{"three":3}']
 
 
-def jobs() -> dict[JobState, Job]:
-    """A job in each state."""
+def jobs(schema: int = NEWEST) -> dict[JobState, Job]:
+    """A job in each state. The one that runs has terms that others have not, since there are any."""
     first, last = WorkerId("worker-1"), START + 9
     queued = {state: a_job(f"job-{state.lower()}", expires_at=START + 1e9) for state in JobState}
+    if schema >= TERMS_SINCE:
+        queued[JobState.IN_PROGRESS] = queued[JobState.IN_PROGRESS]._replace(ttl_s=77.0, ttl_scope=QUEUE)
     leased = {state: job.take(first, START + 5) for state, job in queued.items()}
     return {
         JobState.IN_QUEUE: queued[JobState.IN_QUEUE],
@@ -82,7 +85,7 @@ async def fill(path: Path) -> None:
         await fleet.save(worker)
     store = EmbeddedJobs(path, now=START, render=lambda job: OWED)
     for state, job in jobs().items():
-        waiting = a_job(job.id, expires_at=job.expires_at)
+        waiting = a_job(job.id, expires_at=job.expires_at, ttl_s=job.ttl_s, ttl_scope=job.ttl_scope)
         await store.add(waiting)
         if job.lease is not None or state is not JobState.IN_QUEUE:
             await _live(store, waiting, job)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.errors import RunyardError, TooBusy
-from runyard.domain.job import JobState
+from runyard.domain.job import ExecutionPolicy, JobState
 from runyard.domain.payload import Spilled
+from runyard.domain.terms import QUEUE, TtlScope
 from runyard.ports.stores import JobQuery
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract.job_stores import A, B, kept, saved, stored, taken
@@ -68,6 +70,34 @@ async def test_what_has_expired_meanwhile_is_gone(tmp_path: Path) -> None:
 
     store = opened(tmp_path, now=START + 50)
     assert ["c"] == [job.id for job in (await store.list(ENDPOINT, JobQuery())).jobs]
+    await store.close()
+
+
+@pytest.mark.parametrize("scope", TtlScope)
+async def test_a_job_that_may_finish_outlives_a_restart_however_late(tmp_path: Path, scope: TtlScope) -> None:
+    store = opened(tmp_path)
+    await stored(store, "a", "b", expires_at=START + 50, ttl_s=50.0, ttl_scope=scope)
+    [running] = await store.take(ENDPOINT, A, 1, START + 10)
+    await store.close()
+
+    store = opened(tmp_path, now=START + 50)
+    there = (await store.list(ENDPOINT, JobQuery())).jobs
+    assert ((running,) if scope is QUEUE else ()) == there
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "policy", [ExecutionPolicy(), ExecutionPolicy(low_priority=True), ExecutionPolicy(ttl=timedelta(seconds=77))]
+)
+async def test_a_job_comes_back_on_the_terms_that_it_was_taken_on(tmp_path: Path, policy: ExecutionPolicy) -> None:
+    store = opened(tmp_path)
+    terms = {"ttl_s": 77.0, "ttl_scope": QUEUE, "retention_s": 5.0}
+    [one, other] = await stored(store, "one", "other", policy=policy, **terms)
+    other = await saved(store, other, other.expire_in(100, START))
+    await store.close()
+
+    store = opened(tmp_path)
+    assert [one, other] == [await kept(store, one), await kept(store, other)]
     await store.close()
 
 

@@ -40,7 +40,7 @@ class Sweeper:
         return len(jobs) == BATCH
 
     async def _settle(self, job: Job, now: float) -> None:
-        if job.expires_at <= now:
+        if job.has_expired(now):
             if await self._store.remove(job):
                 self._done(job)
         elif job.state is JobState.IN_PROGRESS and job.lease is not None:
