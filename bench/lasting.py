@@ -177,7 +177,7 @@ def _with_jobs(data: Path, count: int, *, lent: bool) -> Iterator[tuple[Platform
 
 async def _fill(data: Path, endpoint: EndpointId, count: int) -> None:
     now = time.time()
-    store = EmbeddedJobs(data / "control.db", now=now, synced=False)
+    store = EmbeddedJobs(data / "control.db", synced=False)
     for number in range(count):
         job = Job(
             id=JobId(f"{number:08x}-0000-4000-8000-000000000000-u1"),

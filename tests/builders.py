@@ -31,9 +31,11 @@ def a_job(id: str = "job-1", *, at: float = START, **changes: Any) -> Job:
     return Job(id=JobId(id), **values | changes)
 
 
-def a_job_that_is(state: JobState, *, at: float = START, worker_id: WorkerId = WORKER, **changes: Any) -> Job:
+def a_job_that_is(
+    state: JobState, *, id: str = "job-1", at: float = START, worker_id: WorkerId = WORKER, **changes: Any
+) -> Job:
     """A job queued at `at` that has come to `state` by the usual way, each step a second after the one before."""
-    queued = a_job(at=at, **changes)
+    queued = a_job(id, at=at, **changes)
     return _WAYS[state](queued, worker_id, at)
 
 

@@ -71,6 +71,8 @@ class Line(asyncio.Transport):
         """What has come from the platform and is not part of a whole reply yet."""
         self._replies: deque[Reply] = deque()
         self._news = asyncio.Event()
+        self.writes = 0
+        """What the platform has written came in so many pieces."""
         self.lost = False
         protocol.connection_made(self)
 
@@ -122,6 +124,7 @@ class Line(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._closing:
+            self.writes += 1
             self._loop.call_soon(self._arrive, bytes(data))
 
     def is_closing(self) -> bool:
@@ -185,6 +188,10 @@ class Caller:
 
     def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Call:
         """`body` is sent as it is when it is bytes, else as JSON."""
+        return Call(self.line(), self.request(method, path, body, headers))
+
+    def request(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> bytes:
+        """What `call` sends."""
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {"Host": "runyard.test", "Content-Length": str(len(data))}
         named |= {} if self.key is None else {"Authorization": self.key}
@@ -192,7 +199,7 @@ class Caller:
             f"{method} {self.prefix}{path} HTTP/1.1",
             *(f"{k}: {v}" for k, v in (named | dict(headers or {})).items()),
         ]
-        return Call(self.line(), "\r\n".join([*lines, "", ""]).encode() + data)
+        return "\r\n".join([*lines, "", ""]).encode() + data
 
     def get(self, path: str, **more: Any) -> Call:
         return self.call("GET", path, **more)

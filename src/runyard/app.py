@@ -55,6 +55,7 @@ from runyard.services.dead_letters import DeadLetters
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
+from runyard.services.forgetting import Forgetting
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
@@ -112,6 +113,7 @@ class Platform:
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
+        self.forgetting = _forgetting(a, self.endpoints, self.room, settings)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
         self.lifecycle = Lifecycle(
@@ -181,8 +183,8 @@ class Platform:
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
         await self.room.look()
-        runs = (self.fleet.run(), self.sweeper.run(), self.webhooks.run(), self.spills.run(), self.room.run())
-        loops = [asyncio.create_task(run) for run in runs]
+        looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room)
+        loops = [asyncio.create_task(service.run()) for service in looping]
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
         try:
@@ -334,7 +336,6 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads)
         return MemoryJobs(bytes_max=settings.store_bytes_max, outbox=outbox), outbox
     store = EmbeddedJobs(
         root / "control.db",
-        now=SystemClock.now(),
         bytes_max=settings.store_bytes_max,
         synced=settings.durability == "power",
         disk_works=vigil.disk_works,
@@ -342,6 +343,20 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil, payloads: Payloads)
     )
     assert store.outbox is not None
     return store, store.outbox
+
+
+def _forgetting(adapters: Adapters, endpoints: Endpoints, room: Room, settings: Settings) -> Forgetting:
+    bytes_max = settings.keep_bytes_max
+    if settings.store == "memory":
+        bytes_max = min(bytes_max, settings.store_bytes_max // 8)
+    return Forgetting(
+        adapters.store.archive,
+        endpoints,
+        adapters.clock,
+        bytes_max=bytes_max,
+        tombstone_s=settings.tombstone_s,
+        is_full=room.is_full,
+    )
 
 
 def _webhooks(adapters: Adapters, settings: Settings) -> Webhooks:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 from runyard.edge.listener import Listener, listening
@@ -15,10 +15,14 @@ from tests.edge_kit import Wire, Yard, bind, nothing_else
 class UserPort:
     """A yard whose users come by real sockets. Its workers are the tests'."""
 
-    def __init__(self, yard: Yard, port: int, listener: Listener) -> None:
+    def __init__(self, yard: Yard, port: int, listener: Listener, close: Callable[[], Awaitable[None]]) -> None:
         self.yard = yard
         self.port = port
         self._listener = listener
+        self.close = close
+        """For tests in which an hour passes. Fixtures are closed in real time, which begins when the machine starts: there,
+        what was put off for an hour may still be far off.
+        """
 
     @classmethod
     @asynccontextmanager
@@ -26,8 +30,9 @@ class UserPort:
         yard = Yard()
         await yard.open()
         sock = bind("127.0.0.1", 0)
-        async with listening(sock, yard.job_routes.paths, nothing_else) as listener:
-            yield cls(yard, sock.getsockname()[1], listener)
+        async with AsyncExitStack() as stack:
+            listener = await stack.enter_async_context(listening(sock, yard.job_routes.paths, nothing_else))
+            yield cls(yard, sock.getsockname()[1], listener, stack.aclose)
         await yard.close()
 
     def connections(self) -> list[Any]:

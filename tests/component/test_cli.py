@@ -376,11 +376,9 @@ def test_a_status_is_shown_and_is_no_failure(deployed: Yard) -> None:
     assert failed == "id:          j\nstatus:      FAILED\ndelay:       1.5s\nerror:       no!\n"
 
 
-def test_cancel_retry_and_purge(deployed: Yard) -> None:
+def test_cancel_and_purge(deployed: Yard) -> None:
     deployed.bridge.data_plane = [{"id": "j", "status": "CANCELLED"}]
     assert deployed.ok("cancel", "hello", "j") == "j CANCELLED\n"
-    deployed.bridge.data_plane = [{"id": "j", "status": "IN_QUEUE"}]
-    assert deployed.json("retry", "hello", "j") == {"id": "j", "status": "IN_QUEUE"}
     deployed.bridge.data_plane = [{"removed": 2, "status": "completed"}]
     assert deployed.ok("purge", "hello") == "cancelled 2 waiting jobs\n"
     assert deployed.json("purge", "hello") == {"removed": 2}

@@ -237,11 +237,12 @@ async def test_a_listed_job_shows_all_but_its_payloads_and_one_job_its_input_too
             "run": 1,
             "attemptsLost": 0,
             "error": "boom",
+            "expiresAt": "2027-01-15T08:30:00.000Z",
         }
         == shown
     )
     assert (
-        facts | {"input": 1, "output": "evidence", "error": "boom"}
+        facts | {"input": 1, "output": "evidence", "error": "boom", "expiresAt": "2027-01-15T08:30:00.000Z"}
         == (await yard.client.get(f"/requests/{job_id}")).json()
     )
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.builders import ENDPOINT
 from tests.edge_kit import Worker, Yard
 
 MINUTE = 60
@@ -61,6 +62,54 @@ async def test_a_synchronous_calls_result_is_kept_as_long_as_it_would_have_waite
     assert 200 == await code_of(yard, job_id)
     await asyncio.sleep(1)
     assert 404 == await code_of(yard, job_id)
+
+
+async def test_what_has_expired_is_gone_but_from_where_it_is_kept(yard: Yard) -> None:
+    worker = yard.worker()
+    job_id = await taken(yard, worker, input={"n": 1})
+    await worker.stream(job_id, "piece")
+    await worker.done(job_id, {"output": 1})
+    await asyncio.sleep(30 * MINUTE + LATE_S_MAX)
+
+    told = (await yard.client.get(f"/status/{job_id}")).json()
+    path = f"/v2/{ENDPOINT}/requests/{job_id}"
+    assert (
+        f"job {job_id} has expired: it ended COMPLETED, and what it gave can still be read at {path}" == told["error"]
+    )
+    assert told["runyard"] == {
+        "id": job_id,
+        "status": "COMPLETED",
+        "createdAt": "2027-01-15T08:00:00.000Z",
+        "endedAt": "2027-01-15T08:00:00.000Z",
+        "path": path,
+    }
+    kept = (await yard.client.get(f"/requests/{job_id}")).json()
+    assert ({"n": 1}, 1, "2027-01-15T08:30:00.000Z") == (kept["input"], kept["output"], kept["expiresAt"])
+    [listed] = (await yard.client.get("/requests")).json()["requests"]
+    assert (job_id, "2027-01-15T08:30:00.000Z") == (listed["id"], listed["expiresAt"])
+
+
+@pytest.mark.parametrize("taking", [False, True])
+async def test_a_job_that_expired_unfinished_is_told_of_and_not_kept(yard: Yard, taking: bool) -> None:
+    job_id = await yard.client.run(policy={"ttl": 10_000})
+    if taking:
+        await yard.worker().take()
+    await asyncio.sleep(10 + LATE_S_MAX)
+    state = "IN_PROGRESS" if taking else "IN_QUEUE"
+
+    for reply in [await yard.client.get(f"/{route}/{job_id}") for route in ("status", "requests", "stream")]:
+        told = reply.json()
+        assert 404 == reply.status
+        assert f"job {job_id} has expired: its time to live was over while it was {state}" == told["error"]
+        assert told["runyard"] == {"id": job_id, "status": state, "createdAt": "2027-01-15T08:00:00.000Z"}
+    assert [] == (await yard.client.get("/requests")).json()["requests"]
+
+
+async def test_a_job_that_never_was_is_not_said_to_have_expired(yard: Yard) -> None:
+    reply = await yard.client.get("/requests/nobody")
+
+    assert 404 == reply.status
+    assert {"error"} == reply.json().keys()
 
 
 async def test_an_expired_job_cannot_be_retried_cancelled_or_streamed(yard: Yard) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from runyard.adapters.stores.embedded import EmbeddedJobs
 from tests.edge_kit import Worker, Yard
 
 HOLD_S = 22
@@ -49,6 +51,22 @@ async def test_a_poll_that_nothing_comes_for_is_answered_with_nothing_after_22_s
 
     assert looptime == HOLD_S
     assert (204, b"") == (reply.status, reply.body)
+
+
+async def test_results_that_were_kept_together_are_acknowledged_together(tmp_path: Path) -> None:
+    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db", synced=False))
+    await yard.open()
+    worker, count = yard.worker(), 20
+    for number in range(count):
+        await yard.client.run(number)
+    ids = [job["id"] for job in (await worker.take_batch(count)).json()]
+    line = worker.line()
+    line.send(b"".join(worker.request("POST", f"/job-done/{worker.id}/{id}", {"output": 1}) for id in ids))
+
+    assert [200] * count == [(await line.reply()).status for _ in ids]
+    assert line.writes <= 2, "the first one's, and those that waited for their turn behind it"
+    line.leave()
+    await yard.close()
 
 
 @pytest.mark.row("F120")

@@ -142,7 +142,7 @@ async def test_a_job_id_is_a_uuid_with_a_suffix_and_says_whether_its_call_waited
     queued = [await yard.client.run() for _ in range(200)]
     waited = (await yard.client.post("/runsync?wait=1000", {"input": 1})).json()["id"]
 
-    uuid = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-u1"
+    uuid = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-u1"
     assert [] == [job_id for job_id in queued if not re.fullmatch(uuid, job_id)]
     assert re.fullmatch(f"sync-{uuid}", waited)
     assert 200 == len(set(queued))

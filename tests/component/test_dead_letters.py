@@ -124,12 +124,30 @@ async def test_the_list_comes_in_pages(morgue: Morgue) -> None:
     ]
 
 
-async def test_what_has_expired_is_listed_and_redriven_no_more(morgue: Morgue) -> None:
+async def test_what_is_kept_behind_its_time_is_listed_and_redriven(morgue: Morgue) -> None:
+    for id in ("a", "b", "c"):
+        await morgue.job(id)
+    morgue.plane.clock.at += 3600
+    store, now = morgue.plane.job_store, morgue.plane.clock.at
+    assert 3 == len(await store.put_away(await store.due(now, 9), now))
+
+    assert ["c", "b", "a"] == await morgue.ids()
+    assert 1 == (await morgue.redrive(ids=["b"]))["redriven"]
+    assert 2 == (await morgue.redrive(all=True))["redriven"]
+    assert ["b", "a", "c"] == await morgue.queue()
+
+
+async def test_what_is_forgotten_is_listed_and_redriven_no_more(morgue: Morgue) -> None:
     await morgue.job("old")
     morgue.plane.clock.at += 3600
+    store, now = morgue.plane.job_store, morgue.plane.clock.at
+    await store.put_away(await store.due(now, 9), now)
+    await store.archive.forget_oldest(now)
 
     assert [] == await morgue.ids()
     assert 0 == (await morgue.redrive(all=True))["redriven"]
+    [refused] = (await morgue.redrive(ids=["old"]))["refused"]
+    assert ("old", "expired") == (refused["id"], refused["code"])
 
 
 async def test_one_job_or_several_are_redriven_in_the_order_in_which_they_are_named(morgue: Morgue) -> None:
@@ -225,7 +243,7 @@ async def test_strangers_see_and_redrive_nothing(morgue: Morgue) -> None:
 
 async def test_jobs_that_are_redriven_together_keep_their_order_on_disk_too(tmp_path: Path) -> None:
     clock, signals, ids = SetClock(), LocalSignals(), CountingIds()
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=clock.at)
+    store = EmbeddedJobs(tmp_path / "jobs.db")
     jobs = Jobs(store, Dispatch(store, Roster(), signals, clock), signals, clock, ids)
     named = [f"job-{number}" for number in range(250)]
     for id in named:
@@ -233,7 +251,7 @@ async def test_jobs_that_are_redriven_together_keep_their_order_on_disk_too(tmp_
     outcome = await DeadLetters(store, jobs, clock).redrive_all(ENDPOINT)
     await store.close()
 
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=clock.at)
+    store = EmbeddedJobs(tmp_path / "jobs.db")
     assert 250 == outcome.redriven
     assert named == [job.id for job in await store.take(ENDPOINT, WorkerId("fresh"), 1000, clock.at)]
     await store.close()

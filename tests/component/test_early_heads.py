@@ -243,7 +243,7 @@ def stop(yard: Yard) -> None:
 async def test_a_synchronous_call_is_answered_as_its_job_stands_when_that_outlives_the_server(
     tmp_path: Path, taken: bool
 ) -> None:
-    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db", now=0))
+    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db"))
     await yard.open()
     call = yard.client.post("/runsync", {"input": 1}, headers={"Idempotency-Key": "k"})
     job_id = (await yard.client.post("/run", {"input": 1}, headers={"Idempotency-Key": "k"})).json()["id"]
@@ -260,7 +260,7 @@ async def test_a_synchronous_call_is_answered_as_its_job_stands_when_that_outliv
 
 
 async def test_a_job_back_in_the_queue_of_a_server_that_stops_is_told_of_at_once(tmp_path: Path) -> None:
-    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db", now=0))
+    yard = Yard(store=EmbeddedJobs(tmp_path / "jobs.db"))
     await yard.open()
     call = yard.client.post("/runsync", {"input": 1})
     worker = yard.worker()
@@ -287,7 +287,7 @@ async def test_jobs_that_end_with_the_server_are_to_be_sent_again() -> None:
 
 async def test_no_head_goes_out_before_its_job_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge_jobs, "EARLY_HEAD_S", 0.0)
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=0)
+    store = EmbeddedJobs(tmp_path / "jobs.db")
     yard = Yard(store=store)
     await yard.open()
     database = store._journal._database  # pyright: ignore[reportPrivateUsage]

@@ -394,9 +394,10 @@ async def test_a_large_result_that_is_no_longer_wanted_is_not_written() -> None:
 
 
 @pytest.mark.looptime
-async def test_what_no_job_names_any_more_is_forgotten(looptime: object) -> None:
+@pytest.mark.parametrize("keep_s", [0.0, 3600.0])
+async def test_what_no_job_names_any_more_is_forgotten(looptime: object, keep_s: float) -> None:
     payloads = MemoryPayloads()
-    async with open_ports(LARGE, payloads=payloads) as ports:
+    async with open_ports(replace(LARGE, keep_s=keep_s), payloads=payloads) as ports:
         jobs = [await taken(ports) for _ in range(3)]
         for job_id, worker in jobs:
             await worker.ask(done(ports, job_id, BODY if job_id != jobs[1][0] else BODY[:-1] + b', "error": "no"}'))
@@ -406,8 +407,11 @@ async def test_what_no_job_names_any_more_is_forgotten(looptime: object) -> None
         await asked(ports, ports.request(POST, f"/retry/{retried}", b""))
         await asyncio.sleep(70)
 
-        assert [kept] == [held.job_id for held, _ in payloads.held.values()]
+        assert {kept, expired} - (set() if keep_s else {expired}) == {held.job_id for held, _ in payloads.held.values()}
         assert OUTPUT == (await shown(ports, kept)).json()["output"]
+        behind = await asked(ports, ports.request(GET, f"/requests/{expired}"))
+        assert (200 if keep_s else 404) == behind.status
+        assert (OUTPUT if keep_s else None) == behind.json().get("output")
 
 
 @pytest.mark.looptime

@@ -353,6 +353,7 @@ async def test_nobody_is_kept_for_more_than_an_hour(clients: Clients, looptime: 
     assert (504, "timeout") == (told(answer)[0], told(answer)[1]["code"])
     assert looptime == 3600
     assert "CANCELLED" == await clients.state(answer.headers["x-request-id"])
+    await clients.close()
 
 
 # Ends before the end

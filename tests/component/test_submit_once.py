@@ -241,7 +241,7 @@ async def test_keys_that_change_on_a_connection_are_each_seen(yard: Yard) -> Non
 @pytest.mark.parametrize("kind", ["memory", "slow", "embedded"])
 async def test_of_many_at_once_one_is_the_first_and_all_get_its_job(kind: str, tmp_path: Path) -> None:
     stores: dict[str, Any] = {"slow": lambda: SlowJobs(random.Random(1), pause_s_max=0)}
-    stores["embedded"] = lambda: EmbeddedJobs(tmp_path / "jobs.db", now=0)
+    stores["embedded"] = lambda: EmbeddedJobs(tmp_path / "jobs.db")
     yard = Yard(store=stores.get(kind, lambda: None)())
     await yard.open()
     request = Request(input=b"1")
@@ -254,7 +254,7 @@ async def test_of_many_at_once_one_is_the_first_and_all_get_its_job(kind: str, t
 
 
 async def test_one_that_could_not_be_kept_never_was_and_the_next_is_the_first(tmp_path: Path) -> None:
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=0)
+    store = EmbeddedJobs(tmp_path / "jobs.db")
     yard = Yard(store=store)
     await yard.open()
     database = store._journal._database  # pyright: ignore[reportPrivateUsage]

@@ -9,7 +9,6 @@ import pytest_asyncio
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.ports.stores import JobStore
-from tests.builders import START
 from tests.contract.job_stores import NewStore
 
 
@@ -21,7 +20,7 @@ async def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         if request.param == "memory":
             store: JobStore = MemoryJobs(bytes_max=bytes_max)
         else:
-            store = EmbeddedJobs(tmp_path / f"{len(opened)}.db", now=START, bytes_max=bytes_max)
+            store = EmbeddedJobs(tmp_path / f"{len(opened)}.db", bytes_max=bytes_max, ended_bytes_max=bytes_max)
         opened.append(store)
         return store
 

@@ -35,3 +35,8 @@ async def kept(store: JobStore, job: Job) -> Job:
     found = await store.get(job.endpoint_id, job.id)
     assert found is not None
     return found
+
+
+async def put_away(store: JobStore, job: Job, now: float = START + 1000) -> bool:
+    """Whether it went."""
+    return [job] == await store.put_away([job], now)

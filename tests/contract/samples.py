@@ -21,11 +21,10 @@ from runyard.domain.account import ApiKey, KeyId, digest_of
 from runyard.domain.job import EndpointId, Job, JobState, WorkerId
 from runyard.domain.terms import QUEUE, OwnTerms
 from runyard.domain.webhook import SigningSecret
-from tests.builders import START, a_job, a_release, a_scaling, a_worker, an_endpoint
+from tests.builders import START, a_job, a_job_that_is, a_release, a_scaling, a_worker, an_endpoint
 
 SAMPLES = Path(__file__).parent / "upgrades"
 NEWEST = max(migrations_in())
-TERMS_SINCE = 5
 
 KEYS = [
     ApiKey(id=KeyId("key-1"), name="admin", digest=digest_of("one"), created_at=START),
@@ -49,15 +48,15 @@ WORKERS = [
 SECRETS = (SigningSecret(value="whsec_c2FtcGxl", created_at=START),)
 OWING = a_job("job-owing", endpoint_id=SECOND.id, webhook="https://receiver.test/hook", expires_at=START + 1e9)
 OWED = b"what the receiver is told"
+AWAY = a_job_that_is(JobState.FAILED, endpoint_id=SECOND.id, id="job-away", expires_at=START + 20)
+GONE = a_job("job-gone", endpoint_id=SECOND.id, expires_at=START + 20, fingerprint=b"f" * 32)
 STREAMED = [b'"one"', b"2", b'{"three":3}']
 
 
-def jobs(schema: int = NEWEST) -> dict[JobState, Job]:
-    """A job in each state. The one that runs has terms that others have not, since there are any."""
+def jobs() -> dict[JobState, Job]:
+    """A job in each state."""
     first, last = WorkerId("worker-1"), START + 9
     queued = {state: a_job(f"job-{state.lower()}", expires_at=START + 1e9) for state in JobState}
-    if schema >= TERMS_SINCE:
-        queued[JobState.IN_PROGRESS] = queued[JobState.IN_PROGRESS]._replace(ttl_s=77.0, ttl_scope=QUEUE)
     leased = {state: job.take(first, START + 5) for state, job in queued.items()}
     return {
         JobState.IN_QUEUE: queued[JobState.IN_QUEUE],
@@ -83,14 +82,17 @@ async def fill(path: Path) -> None:
     assert await control.save_endpoint(FIRST, generation=1)
     for worker in WORKERS:
         await fleet.save(worker)
-    store = EmbeddedJobs(path, now=START, render=lambda job: OWED)
+    store = EmbeddedJobs(path, render=lambda job: OWED)
     for state, job in jobs().items():
-        waiting = a_job(job.id, expires_at=job.expires_at, ttl_s=job.ttl_s, ttl_scope=job.ttl_scope)
+        waiting = a_job(job.id, expires_at=job.expires_at)
         await store.add(waiting)
         if job.lease is not None or state is not JobState.IN_QUEUE:
             await _live(store, waiting, job)
     await store.add(OWING)
     assert await store.save(OWING.cancel(START + 9), was=OWING)
+    for job in (AWAY, GONE):
+        await store.add(job)
+        assert [job] == await store.put_away([job], START + 30)
     assert store.outbox is not None
     await store.outbox.keep_secrets(SECOND.id, SECRETS)
     for each in (control, fleet, store):

@@ -34,7 +34,7 @@ def rendered(job: Job) -> bytes:
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[tuple[EmbeddedJobs, EmbeddedOutbox]]:
-    store = EmbeddedJobs(path / "jobs.db", now=START, render=rendered)
+    store = EmbeddedJobs(path / "jobs.db", render=rendered)
     assert store.outbox is not None
     yield store, store.outbox
     await store.close()

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.domain.errors import RunyardError, TooBusy
-from runyard.domain.job import ExecutionPolicy, JobState
+from runyard.domain.job import ExecutionPolicy, Job, JobState
 from runyard.domain.payload import Spilled
 from runyard.domain.terms import QUEUE, TtlScope
 from runyard.ports.stores import JobQuery
 from tests.builders import ENDPOINT, START, a_job
-from tests.contract.job_stores import A, B, kept, saved, stored, taken
+from tests.contract.job_stores import A, B, kept, put_away, saved, stored, taken
 
 
-def opened(path: Path, *, now: float = START, clean_from_bytes: int = 1 << 20) -> EmbeddedJobs:
-    return EmbeddedJobs(path / "jobs.db", now=now, clean_from_bytes=clean_from_bytes)
+def opened(path: Path, *, clean_from_bytes: int = 1 << 20, ended_max: int = 1000) -> EmbeddedJobs:
+    return EmbeddedJobs(path / "jobs.db", clean_from_bytes=clean_from_bytes, ended_max=ended_max)
 
 
 def full(store: EmbeddedJobs, *, now: bool) -> None:
@@ -52,7 +55,7 @@ async def test_a_named_job_is_known_by_its_fingerprint_again(tmp_path: Path) -> 
     await stored(store, "unnamed")
     for _ in range(8):  # The journal is cleaned meanwhile, and what is old in it written again.
         [job] = await stored(store, "passing", input=b"1" * 60_000)
-        assert await store.remove(job)
+        assert await put_away(store, job)
     await store.close()
 
     store = opened(tmp_path)
@@ -62,38 +65,49 @@ async def test_a_named_job_is_known_by_its_fingerprint_again(tmp_path: Path) -> 
     await store.close()
 
 
-async def test_what_has_expired_meanwhile_is_gone(tmp_path: Path) -> None:
+async def test_what_has_expired_meanwhile_is_due(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    await stored(store, "a", "b", expires_at=START + 50)
+    expired = await stored(store, "a", "b", expires_at=START + 50)
     await stored(store, "c")
     await store.close()
 
-    store = opened(tmp_path, now=START + 50)
+    store = opened(tmp_path)
+    assert set(expired) == set(await store.due(START + 50, 9))
+    assert expired == await store.put_away(expired, START + 50)
+    await store.close()
+
+    store = opened(tmp_path)
     assert ["c"] == [job.id for job in (await store.list(ENDPOINT, JobQuery())).jobs]
     await store.close()
 
 
 @pytest.mark.parametrize("scope", TtlScope)
-async def test_a_job_that_may_finish_outlives_a_restart_however_late(tmp_path: Path, scope: TtlScope) -> None:
+async def test_a_job_that_may_finish_is_not_due_after_a_restart_either(tmp_path: Path, scope: TtlScope) -> None:
     store = opened(tmp_path)
-    await stored(store, "a", "b", expires_at=START + 50, ttl_s=50.0, ttl_scope=scope)
+    await stored(store, "a", "b", expires_at=START + 50, ttl_scope=scope)
     [running] = await store.take(ENDPOINT, A, 1, START + 10)
     await store.close()
 
-    store = opened(tmp_path, now=START + 50)
-    there = (await store.list(ENDPOINT, JobQuery())).jobs
-    assert ((running,) if scope is QUEUE else ()) == there
+    store = opened(tmp_path)
+    due = {job.id for job in await store.due(START + 50, 9)}
+    assert ({"b"} if scope is QUEUE else {running.id, "b"}) == due
     await store.close()
 
 
+@pytest.mark.parametrize("put_it_away", [False, True])
 @pytest.mark.parametrize(
     "policy", [ExecutionPolicy(), ExecutionPolicy(low_priority=True), ExecutionPolicy(ttl=timedelta(seconds=77))]
 )
-async def test_a_job_comes_back_on_the_terms_that_it_was_taken_on(tmp_path: Path, policy: ExecutionPolicy) -> None:
+async def test_a_job_comes_back_on_the_terms_that_it_was_taken_on(
+    tmp_path: Path, policy: ExecutionPolicy, put_it_away: bool
+) -> None:
     store = opened(tmp_path)
     terms = {"ttl_s": 77.0, "ttl_scope": QUEUE, "retention_s": 5.0}
     [one, other] = await stored(store, "one", "other", policy=policy, **terms)
     other = await saved(store, other, other.expire_in(100, START))
+    if put_it_away:
+        one = await saved(store, one, one.cancel(START))
+        await put_away(store, one)
     await store.close()
 
     store = opened(tmp_path)
@@ -110,7 +124,9 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
     for number in range(300):
         running = a_job(f"job-{number}", input=b"1" * 2000).take(A, START)
         await store.add(running)
-        await store.remove(await saved(store, running, running.complete(b"2" * 2000, START)))
+        await put_away(store, await saved(store, running, running.complete(b"2" * 2000, START)))
+        while await store.archive.forget_oldest(START + 10_000):
+            pass
     counts = await store.counts(ENDPOINT)
     await store.close()
     assert (tmp_path / "jobs.db").stat().st_size < 600_000, "1.2 MB went through it"
@@ -119,6 +135,25 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
     assert counts == await store.counts(ENDPOINT)
     assert 300 == counts.completed
     assert ["first", "second", "third"] == await taken(store, A, limit=9)
+    await store.close()
+
+
+async def test_a_waiting_job_of_a_few_bytes_takes_less_than_a_kibibyte_of_memory(tmp_path: Path) -> None:
+    store, count = opened(tmp_path), 3000
+    for number in range(count):
+        change = await store.add_soon(a_job(f"{number:039}", at=START + number / 1000))
+    await store.kept(change)
+    await store.close()
+
+    tracemalloc.start()
+    try:
+        store = opened(tmp_path)
+        gc.collect()
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == (await store.counts(ENDPOINT)).in_queue
+    assert taken_bytes < 1024 * count
     await store.close()
 
 
@@ -211,3 +246,97 @@ async def test_a_job_still_names_its_large_output_when_the_store_is_opened_again
     assert Spilled("payload-1", 1 << 30) == (await kept(store, done)).output
     assert jobs[1] == await kept(store, jobs[1])
     await store.close()
+
+
+# The archive
+
+
+async def test_memory_holds_the_jobs_that_ended_last_and_the_archive_all(tmp_path: Path) -> None:
+    store = opened(tmp_path, ended_max=3)
+    jobs = [await ended(store, f"job-{number}") for number in range(9)]
+    await store.close()
+
+    here = [job for job in jobs if await store.latest(ENDPOINT, job.id)]
+    assert len(here) <= 3
+    assert here == jobs[len(jobs) - len(here) :]
+    store = opened(tmp_path, ended_max=3)
+    assert jobs == [await kept(store, job) for job in jobs]
+    assert [job.id for job in reversed(jobs)] == [job.id for job in (await store.list(ENDPOINT, JobQuery())).jobs]
+    assert 9 == (await store.counts(ENDPOINT)).completed
+    await store.close()
+
+
+async def test_ended_jobs_leave_memory_for_the_payload_of_others(tmp_path: Path) -> None:
+    store = EmbeddedJobs(tmp_path / "jobs.db", bytes_max=40_000)
+    for number in range(20):
+        await ended(store, f"job-{number}", input=b"1" * 9_000)
+    await store.close()
+
+
+async def test_what_cannot_be_put_away_stays_where_it_was(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    done = await ended(store, "done")
+    await store.append_output((await ended(store, "other")), [b"1"])
+    [first, _] = await stored(store, "first", "second")
+    full(store, now=True)
+
+    with pytest.raises(TooBusy):
+        await store.put_away([done, first], START + 10**6)
+    assert (done, first) == (await kept(store, done), await kept(store, first))
+    assert done == await store.latest(ENDPOINT, done.id)
+    counts = await store.counts(ENDPOINT)
+    assert (2, 2) == (counts.completed, counts.in_queue)
+    full(store, now=False)
+    assert ["first", "second"] == await taken(store, limit=9)
+    assert [done] == await store.put_away([done], START + 10**6)
+    await store.close()
+
+
+async def test_what_cannot_come_back_stays_in_the_archive(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    done = await ended(store, "done")
+    await put_away(store, done)
+    full(store, now=True)
+
+    with pytest.raises(TooBusy):
+        await store.save(done.expire_in(9_000, START), was=done)
+    assert done == await kept(store, done)
+    assert None is await store.latest(ENDPOINT, done.id)
+    full(store, now=False)
+    assert await store.save(done.expire_in(9_000, START), was=done)
+    assert 1 == (await store.counts(ENDPOINT)).completed
+    await store.close()
+
+
+async def test_a_job_is_changed_on_its_way_to_the_archive(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    done = await ended(store, "done")
+    longer = done.expire_in(9_000, START)
+
+    assert [[done], True] == await asyncio.gather(store.put_away([done], START + 10**6), store.save(longer, was=done))
+    assert longer == await kept(store, longer)
+    await store.close()
+    store = opened(tmp_path)
+    assert longer == await kept(store, longer)
+    await store.close()
+
+
+async def test_what_came_back_is_not_cleaned_away(tmp_path: Path) -> None:
+    store = opened(tmp_path, clean_from_bytes=1 << 16)
+    done = await ended(store, "done")
+    await put_away(store, done)
+    longer = await saved(store, done, done.expire_in(9_000, START))
+    for number in range(9):
+        await put_away(store, await ended(store, f"passing-{number}", input=b"1" * 60_000))
+    await store.close()
+
+    store = opened(tmp_path)
+    assert longer == await store.latest(ENDPOINT, longer.id)
+    assert 10 == (await store.counts(ENDPOINT)).completed
+    await store.close()
+
+
+async def ended(store: EmbeddedJobs, id: str, **changes: Any) -> Job:
+    [job] = await stored(store, id, **changes)
+    running = await saved(store, job, job.take(A, START))
+    return await saved(store, running, running.complete(b"1", START + 1))

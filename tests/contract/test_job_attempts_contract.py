@@ -14,7 +14,7 @@ from runyard.domain.errors import TooBusy
 from runyard.domain.job import Job, JobState, WorkerId
 from runyard.ports.stores import JobStore
 from tests.builders import ENDPOINT, START, a_job
-from tests.contract.job_stores import A, B, NewStore, kept, saved, stored, taken
+from tests.contract.job_stores import A, B, NewStore, kept, put_away, saved, stored, taken
 
 CRASH = Evidence(Cause.WORKER_DIED, exit_code=3, last_lines=("loading", "bööm"))
 STOPPED = Evidence(Cause.WORKER_STOPPED, signal=15)
@@ -75,20 +75,20 @@ async def test_the_evidence_counts_as_payload_and_goes_with_the_job(new_store: N
         failed = await lost(store, job, said, said, said)
         with pytest.raises(TooBusy):
             await store.add(a_job("b", input=b"1" * 4_000))
-        await store.remove(failed)
+        await put_away(store, failed)
 
     await store.add(a_job("b", input=b"1" * 9_900))
 
 
 async def test_the_history_is_there_again_when_the_store_is_opened_again(tmp_path: Path) -> None:
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=START)
+    store = EmbeddedJobs(tmp_path / "jobs.db")
     first, second = await stored(store, "a", "b")
     ended = await lost(store, first, CRASH, STOPPED, CRASH, CRASH)
     waiting = await lost(store, second, STOPPED)
     counts = await store.counts(ENDPOINT)
     await store.close()
 
-    store = EmbeddedJobs(tmp_path / "jobs.db", now=START)
+    store = EmbeddedJobs(tmp_path / "jobs.db")
     assert [ended, waiting] == [await kept(store, first), await kept(store, second)]
     assert counts == await store.counts(ENDPOINT)
     assert (1, 4) == (counts.failed, counts.retried)
@@ -97,7 +97,7 @@ async def test_the_history_is_there_again_when_the_store_is_opened_again(tmp_pat
 
 def test_a_journal_of_an_older_runyard_is_read() -> None:
     index = JobIndex()
-    records.replay([(number, bytes.fromhex(row)) for number, row in enumerate(OLD_ROWS, 1)], index, START)
+    records.replay([(number, bytes.fromhex(row)) for number, row in enumerate(OLD_ROWS, 1)], index)
     running, waiting = (index.entry(a_job(id).id) for id in ("old-1", "old-2"))
     assert running is not None
     assert waiting is not None

@@ -7,11 +7,11 @@ import pytest
 
 from runyard.domain.errors import Conflict, RunyardError
 from runyard.domain.fleet import Demand
-from runyard.domain.job import EndpointId, ExecutionPolicy, Job, JobId, JobState
+from runyard.domain.job import DEFAULT_POLICY, EndpointId, ExecutionPolicy, Job, JobId, JobState
 from runyard.domain.terms import QUEUE
 from runyard.ports.stores import JobCounts, JobQuery, JobStore
 from tests.builders import ENDPOINT, START, a_job
-from tests.contract.job_stores import A, B, kept, saved, stored, taken
+from tests.contract.job_stores import A, B, kept, put_away, saved, stored, taken
 
 OTHER = EndpointId("endpoint-2")
 LOW = ExecutionPolicy(low_priority=True)
@@ -31,6 +31,17 @@ async def test_a_take_gives_at_most_what_was_asked_for(store: JobStore) -> None:
 
     assert ["a", "b"] == await taken(store, limit=2)
     assert ["c"] == await taken(store, limit=2)
+
+
+async def test_a_job_of_low_priority_is_taken_in_its_turn(store: JobStore) -> None:
+    for number, policy in enumerate((LOW, DEFAULT_POLICY, DEFAULT_POLICY, LOW, DEFAULT_POLICY)):
+        await stored(store, str(number), policy=policy)
+    low, usual, _ = await store.take(ENDPOINT, A, 3, LATER)
+    for job in (usual, low):
+        await saved(store, job, job.lose_worker(LATER, "it died"))
+
+    assert ["3", "4"] == await taken(store, A, limit=9), "A has lost the others"
+    assert ["0", "1"] == await taken(store, B, limit=9)
 
 
 async def test_a_taken_job_is_leased_and_stored_so(store: JobStore) -> None:
@@ -178,8 +189,8 @@ async def test_a_job_is_compared_by_what_it_says_not_by_which_object_it_is(store
 async def test_what_was_removed_cannot_be_saved(store: JobStore) -> None:
     [job] = await stored(store, "a")
 
-    assert await store.remove(job)
-    assert not await store.remove(job)
+    assert await put_away(store, job)
+    assert not await put_away(store, job)
     assert not await store.save(job.cancel(LATER), was=job)
     assert None is await store.get(ENDPOINT, job.id)
     assert [] == await taken(store)
@@ -189,13 +200,13 @@ async def test_a_job_that_has_changed_is_not_removed(store: JobStore) -> None:
     [job] = await stored(store, "a")
     await taken(store)
 
-    assert not await store.remove(job)
+    assert not await put_away(store, job)
     assert None is not await store.get(ENDPOINT, job.id)
 
 
 async def test_a_removed_id_may_come_again(store: JobStore) -> None:
     [job] = await stored(store, "a")
-    await store.remove(job)
+    await put_away(store, job)
     await stored(store, "a")
 
     assert ["a"] == await taken(store)
@@ -250,7 +261,7 @@ async def test_jobs_stay_due_until_something_is_done_about_them(store: JobStore)
     [job] = await stored(store, "a", expires_at=START + 30)
     for now in (START + 30, START + 31, START + 999):
         assert [job] == await store.due(now, 9)
-    await store.remove(job)
+    await put_away(store, job)
 
     assert [] == await store.due(START + 999, 9)
 
@@ -319,7 +330,7 @@ async def test_counts_are_of_now_and_of_all_time(store: JobStore) -> None:
     await store.purge(ENDPOINT, LATER, 9)
     for job in await store.due(START + 10**6, 99):
         if job.terminal:
-            await store.remove(job)
+            await put_away(store, job)
 
     assert JobCounts(completed=2, failed=1, timed_out=1, cancelled=1, in_progress=1) == await store.counts(ENDPOINT)
 

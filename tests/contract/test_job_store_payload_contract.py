@@ -12,7 +12,7 @@ from runyard.domain.job import EndpointId, Job, JobId
 from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobStore
 from tests.builders import ENDPOINT, START, a_job
-from tests.contract.job_stores import A, B, NewStore, kept, saved, stored, taken
+from tests.contract.job_stores import A, B, NewStore, kept, put_away, saved, stored, taken
 
 LATER = START + 100
 
@@ -101,7 +101,7 @@ async def test_a_retried_job_has_no_output(store: JobStore) -> None:
 async def test_what_is_not_there_has_no_output(store: JobStore) -> None:
     job = await running(store)
     await store.append_output(job, [b"1"])
-    await store.remove(job)
+    await put_away(store, job)
 
     assert not await store.append_output(job, [b"2"])
     assert [] == await store.drain_output(job, None)
@@ -162,7 +162,7 @@ async def test_what_is_not_there_has_nothing_to_read(store: JobStore) -> None:
     job = await running(store)
     assert [] == await store.read_output(job, 0, 100)
     await store.append_output(job, [b"1"])
-    await store.remove(job)
+    await put_away(store, job)
 
     assert [] == await store.read_output(job, 0, 100)
 
@@ -177,7 +177,7 @@ async def fits(store: JobStore, size: int) -> bool:
         await store.add(probe)
     except TooBusy:
         return False
-    return await store.remove(probe)
+    return await put_away(store, probe)
 
 
 async def test_a_full_store_refuses_a_job_and_keeps_what_it_has(new_store: NewStore) -> None:
@@ -239,7 +239,7 @@ async def test_all_room_comes_back_when_the_jobs_have_gone(
         await store.remove_endpoint(ENDPOINT)
     else:
         for job in jobs.values():
-            await store.remove(job)
+            await put_away(store, job)
 
     assert (await fits(store, 100), await fits(store, 101)) == (True, False)
 

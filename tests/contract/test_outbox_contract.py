@@ -16,7 +16,7 @@ from runyard.domain.webhook import Delivery, DeliveryId, DeliveryState, SigningS
 from runyard.ports.stores import JobStore
 from runyard.ports.webhooks import DeliveryQuery, Outbox
 from tests.builders import ENDPOINT, START, a_job
-from tests.contract.job_stores import A, saved
+from tests.contract.job_stores import A, put_away, saved
 
 URL = "https://receiver.test/hook"
 OTHER = "https://other.test/hook"
@@ -72,7 +72,7 @@ async def yard(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         store: JobStore = MemoryJobs(outbox=outbox)
         yield Yard(store, outbox)
     else:
-        store = EmbeddedJobs(tmp_path / "jobs.db", now=START, render=rendered)
+        store = EmbeddedJobs(tmp_path / "jobs.db", render=rendered)
         assert store.outbox is not None
         yield Yard(store, store.outbox)
     await store.close()
@@ -128,7 +128,7 @@ async def test_what_is_no_end_or_has_no_webhook_owes_nothing(yard: Yard) -> None
     await yard.store.add(running)
     lost = await saved(yard.store, running, running.lose_worker(START, "it died"))
     assert not await yard.store.save(running.complete(b"1", START), was=running), "it is not his any more"
-    await yard.store.remove(lost)
+    await put_away(yard.store, lost)
 
     assert [] == await yard.owed()
     assert 0 == yard.told
@@ -149,7 +149,7 @@ async def test_each_run_owes_its_own(yard: Yard) -> None:
 
 async def test_what_is_owed_outlives_its_job_and_its_endpoint(yard: Yard) -> None:
     job = await yard.ended()
-    await yard.store.remove(job)
+    await put_away(yard.store, job)
     await yard.store.remove_endpoint(ENDPOINT)
 
     assert job.id == (await yard.take()).job_id

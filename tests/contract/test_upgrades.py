@@ -18,6 +18,7 @@ from runyard.adapters.stores.sqlite import migrations_in, open_database
 from runyard.domain.errors import RunyardError
 from runyard.domain.job import Job, JobState
 from runyard.domain.terms import NO_OWN_TERMS
+from runyard.domain.tombstone import tombstone_of
 from runyard.ports.stores import JobQuery
 from runyard.ports.webhooks import DeliveryQuery
 from tests.builders import ENDPOINT, START, a_job
@@ -25,7 +26,7 @@ from tests.contract import samples
 from tests.contract.job_stores import B, taken
 
 EVERY_SCHEMA = range(1, samples.NEWEST + 1)
-WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE = 2, 3, 4
+WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE, TERMS_SINCE, ARCHIVE_SINCE = 2, 3, 4, 5, 6
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_every_schema_has_its_sample() -> None:
 async def test_endpoints_and_keys_are_there(schema: int, path: Path) -> None:
     samples.opened_as(schema, path)
     store = SqliteControl(path)
-    second = samples.SECOND if schema >= samples.TERMS_SINCE else replace(samples.SECOND, terms=NO_OWN_TERMS)
+    second = samples.SECOND if schema >= TERMS_SINCE else replace(samples.SECOND, terms=NO_OWN_TERMS)
 
     assert samples.KEYS == await store.keys()
     assert [samples.FIRST, second] == await store.endpoints()
@@ -66,10 +67,10 @@ async def test_workers_are_there(schema: int, path: Path) -> None:
 @pytest.mark.parametrize("schema", EVERY_SCHEMA)
 async def test_jobs_and_results_are_there(schema: int, path: Path) -> None:
     samples.opened_as(schema, path)
-    store = EmbeddedJobs(path, now=START + 10)
+    store = EmbeddedJobs(path)
     found = {job.id: facts(job) for job in (await store.list(ENDPOINT, JobQuery(limit=100))).jobs}
 
-    assert ({job.id: facts(job) for job in samples.jobs(schema).values()} if schema >= JOBS_SINCE else {}) == found
+    assert ({job.id: facts(job) for job in samples.jobs().values()} if schema >= JOBS_SINCE else {}) == found
     if schema >= JOBS_SINCE:
         running = await store.get(ENDPOINT, samples.jobs()[JobState.IN_PROGRESS].id)
         assert running is not None
@@ -79,15 +80,26 @@ async def test_jobs_and_results_are_there(schema: int, path: Path) -> None:
         assert ((1, 1, 1, 1), 1, 1) == (ended, counts.in_queue, counts.in_progress)
     await store.add(a_job("new", at=START + 10))
     await store.close()
-    store = EmbeddedJobs(path, now=START + 10)
+    store = EmbeddedJobs(path)
     assert "new" == (await taken(store, B, limit=9, now=START + 11))[-1]
+    await store.close()
+
+
+@pytest.mark.parametrize("schema", EVERY_SCHEMA)
+async def test_what_was_put_away_is_there(schema: int, path: Path) -> None:
+    samples.opened_as(schema, path)
+    store = EmbeddedJobs(path)
+    found = [await store.find(samples.SECOND.id, job.id) for job in (samples.AWAY, samples.GONE)]
+
+    since = schema >= ARCHIVE_SINCE
+    assert ([samples.AWAY, tombstone_of(samples.GONE, START + 30)] if since else [None, None]) == found
     await store.close()
 
 
 @pytest.mark.parametrize("schema", EVERY_SCHEMA)
 async def test_webhooks_that_are_owed_are_there(schema: int, path: Path) -> None:
     samples.opened_as(schema, path)
-    store = EmbeddedJobs(path, now=START + 10, render=lambda job: b"")
+    store = EmbeddedJobs(path, render=lambda job: b"")
     assert store.outbox is not None
     owed = (await store.outbox.list(samples.SECOND.id, DeliveryQuery())).deliveries
 

@@ -13,7 +13,7 @@ from runyard.ports.stores import JobStore
 
 
 class Ground(Protocol):
-    async def open(self, now: float) -> JobStore:
+    async def open(self) -> JobStore:
         """The store of the next process, when there is none or the one before is closed or dead."""
         ...
 
@@ -30,7 +30,7 @@ class MemoryGround:
     def __init__(self) -> None:
         self._store = MemoryJobs()
 
-    async def open(self, now: float) -> JobStore:
+    async def open(self) -> JobStore:
         return self._store
 
     def dies(self) -> None:
@@ -49,9 +49,10 @@ class EmbeddedGround:
         self._path.parent.mkdir()
         self._deaths = 0
 
-    async def open(self, now: float) -> JobStore:
-        # Cleaned all the time. Not synced: a copy has what was written, as it is after the death of a process.
-        return EmbeddedJobs(self._path, now=now, synced=False, clean_from_bytes=1500)
+    async def open(self) -> JobStore:
+        # Cleaned all the time, and nearly all that has ended is put away. Not synced: a copy has what was written, as it is
+        # after the death of a process.
+        return EmbeddedJobs(self._path, synced=False, clean_from_bytes=1500, ended_max=2)
 
     def dies(self) -> None:
         self._deaths += 1

@@ -42,8 +42,8 @@ STEPS: dict[str, Callable[[Job, float], Job]] = {
 ALL = JobQuery(limit=10**6)
 
 
-def reopened(path: Path, now: float) -> EmbeddedJobs:
-    return EmbeddedJobs(path, now=now, clean_from_bytes=1500)
+def reopened(path: Path) -> EmbeddedJobs:
+    return EmbeddedJobs(path, clean_from_bytes=1500, ended_max=2)
 
 
 def stepped(way: Callable[[Job, float], Job], job: Job, now: float) -> Job | None:
@@ -74,7 +74,7 @@ class SameStores(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "jobs.db"
         self.loop = asyncio.new_event_loop()
         self.now = START
-        self.memory, self.store = MemoryJobs(), reopened(self.path, START)
+        self.memory, self.store = MemoryJobs(), reopened(self.path)
         self.jobs: list[tuple[EndpointId, JobId]] = []
         self.crashes = 0
 
@@ -115,6 +115,8 @@ class SameStores(RuleBasedStateMachine):
     @rule(number=st.integers(0, 30), endpoint=PICKS, leased=st.booleans(), webhook=st.none() | st.just("http://a/"))
     def add(self, number: int, endpoint: int, leased: bool, webhook: str | None) -> None:
         endpoint_id, job_id = ENDPOINTS[endpoint % 2], JobId(f"job-{number}")
+        if any(self.run(self.memory.find(id, job_id)) for id in ENDPOINTS):
+            return  # Nobody is asked whether an id is that of a job which was put away.
         job = a_job(job_id, at=self.now, endpoint_id=endpoint_id, webhook=webhook, input=b"%d" % number * 50)
         self.jobs.append((endpoint_id, job_id))
         self.same(lambda store: store.add(job.take(WORKERS[0], self.now) if leased else job))
@@ -154,14 +156,32 @@ class SameStores(RuleBasedStateMachine):
     @rule(endpoint=PICKS)
     def remove_endpoint(self, endpoint: int) -> None:
         if endpoint % 5 == 0:
-            self.same(lambda store: store.remove_endpoint(ENDPOINTS[endpoint % 2]))
+            self.same(lambda store: self.removed(store, ENDPOINTS[endpoint % 2]))
+
+    async def removed(self, store: JobStore, endpoint_id: EndpointId) -> None:
+        await store.remove_endpoint(endpoint_id)
+        while await store.archive.clear(endpoint_id):
+            pass
 
     @rule(seconds=st.sampled_from([10, 2000, 90_000]))
     def sweep(self, seconds: int) -> None:
         self.now += seconds
-        for job in self.run(self.memory.due(self.now, 1000)):
-            if job.expires_at <= self.now:
-                assert self.same(lambda store, job=job: store.remove(job))
+        self.put_away_expired()
+
+    def put_away_expired(self) -> None:
+        expired = [job for job in self.run(self.memory.due(self.now, 1000)) if job.expires_at <= self.now]
+        for store in (self.memory, self.store):
+            self.run(store.put_away(expired, self.now))
+        self.same(lambda store: store.due(self.now, 1000))
+
+    @rule(endpoint=PICKS)
+    def forget(self, endpoint: int) -> None:
+        self.put_away_expired()
+        for store in (self.memory, self.store):
+            while self.run(store.archive.forget(ENDPOINTS[endpoint % 2], self.now, self.now)):
+                pass
+        for endpoint_id, job_id in self.jobs:
+            self.same(lambda store, e=endpoint_id, j=job_id: store.find(e, j))
 
     @rule()
     def restart(self) -> None:
@@ -169,10 +189,7 @@ class SameStores(RuleBasedStateMachine):
         self.begin_again()
 
     def begin_again(self) -> None:
-        self.store = reopened(self.path, self.now)
-        for job in self.run(self.memory.due(self.now, 1000)):
-            if job.expires_at <= self.now:
-                self.run(self.memory.remove(job))
+        self.store = reopened(self.path)
         assert self.run(view(self.memory)) == self.run(view(self.store))
 
     @rule()
@@ -190,14 +207,17 @@ class SameStores(RuleBasedStateMachine):
 
     @rule(big=st.integers(5_000, 50_000), endpoint=PICKS)
     def disk_is_full_for_a_while(self, big: int, endpoint: int) -> None:
+        self.now += 1
         before = self.run(view(self.store))
+        # What is cleaned meanwhile can make room for it; then the next one must have another name.
+        job = a_job(f"big-{self.now}", at=self.now, endpoint_id=ENDPOINTS[endpoint % 2], input=b"1" * big)
         fill_disk(self.store, full=True)
         try:
-            self.run(self.store.add(a_job("big", at=self.now, endpoint_id=ENDPOINTS[endpoint % 2], input=b"1" * big)))
+            self.run(self.store.add(job))
         except TooBusy:
             assert before == self.run(view(self.store))
         else:
-            self.run(self.memory.add(a_job("big", at=self.now, endpoint_id=ENDPOINTS[endpoint % 2], input=b"1" * big)))
+            self.run(self.memory.add(job))
         fill_disk(self.store, full=False)
 
 
@@ -214,7 +234,7 @@ def test_what_is_shown_after_a_storm_is_what_is_on_disk(data: st.DataObject) -> 
     )
 
     async def storm(path: Path) -> None:
-        store = reopened(path, START)
+        store = reopened(path)
 
         async def act(number: int, pick: int, step: str) -> None:
             for _ in range(pick):
@@ -238,7 +258,7 @@ def test_what_is_shown_after_a_storm_is_what_is_on_disk(data: st.DataObject) -> 
             fill_disk(store, full=False)
             shown = await view(store)
             await store.close()
-            store = reopened(path, START)
+            store = reopened(path)
             assert shown == await view(store)
             waiting = [job for job in shown[0][0] if job.state is JobState.IN_QUEUE]
             assert len(waiting) == (await store.counts(ENDPOINT)).in_queue

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runyard.domain.attempt import ATTEMPTS_KEPT_MAX, ATTEMPTS_MAX, Cause
-from runyard.domain.errors import Conflict, NotFound, Quarantined
+from runyard.domain.errors import Conflict, Expired, Quarantined
 from runyard.domain.job import RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
 from runyard.domain.terms import QUEUE, JobTerms, TtlScope
 from runyard.services.dispatch import SUSPICION_S, end_state
@@ -53,6 +53,8 @@ class JobLife(RuleBasedStateMachine):
         self.yard.on_takeover = self.check_takeover
         self.submitted: set[JobId] = set()
         self.expired: set[JobId] = set()
+        self.kept: dict[JobId, Job] = {}
+        """Those of them that ended before, as they did, until they are forgotten."""
         self.before: dict[JobId, Job] = {}
         self.queue: list[JobId] = []
         """Waiting jobs that keep their order; those that came back to the head are not in it."""
@@ -129,7 +131,7 @@ class JobLife(RuleBasedStateMachine):
         if same and not is_over(was, self.yard.clock.now()):
             assert (was, True) == self.yard.submit_once(was.id, policy=was.policy)
         else:
-            with pytest.raises(NotFound if same else Conflict):
+            with pytest.raises(Expired if same else Conflict):
                 self.yard.submit_once(was.id, policy=was.policy, input=b"1" if same else b"2")
 
     @precondition(lambda self: self.before)
@@ -154,6 +156,29 @@ class JobLife(RuleBasedStateMachine):
         job = self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id, force=force))
 
         assert (was.id, was.run + 1) == (job.id, job.run)
+
+    @precondition(lambda self: any(job.state in RETRYABLE for job in self.kept.values()))
+    @rule(pick=PICKS)
+    def redrive_what_is_kept(self, pick: int) -> None:
+        dead = [job for job in self.kept.values() if job.state in RETRYABLE]
+        was = dead[pick % len(dead)]
+        with pytest.raises(Expired):
+            self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id, force=True))
+        self.queue.append(was.id)
+        self.before[was.id] = was.retry(self.yard.clock.now(), force=True)
+        job = self.yard.run(self.yard.jobs.retry(ENDPOINT, was.id, force=True, kept=True))
+
+        assert (was.id, was.run + 1) == (job.id, job.run)
+        self.expired.discard(was.id)
+        del self.kept[was.id]
+
+    @precondition(lambda self: len(self.kept) > 2)
+    @rule()
+    def forget_what_is_kept(self) -> None:
+        now = self.yard.clock.now()
+        while self.yard.run(self.yard.store.archive.forget(ENDPOINT, now, now)):
+            pass
+        self.kept.clear()
 
     @precondition(lambda self: self.before)
     @rule(pick=PICKS, ttl_s=st.sampled_from([1, 100]))
@@ -353,6 +378,8 @@ class JobLife(RuleBasedStateMachine):
             over = was.expires_at <= now if id in self.unsure else is_over(was, now)
             assert over, f"{id} is missing before its time"
             self.expired.add(id)
+            if self.before[id].terminal:
+                self.kept[id] = self.before[id]
         counts = self.yard.run(self.yard.jobs.counts(ENDPOINT))
         ended = sum(1 for job in jobs.values() if job.terminal)
 
@@ -360,6 +387,15 @@ class JobLife(RuleBasedStateMachine):
         assert len(self.submitted) - len(self.expired) == counts.in_queue + counts.in_progress + ended
         states = [job.state for job in jobs.values()]
         assert states.count(JobState.IN_QUEUE) == counts.in_queue
+
+    @invariant()
+    def what_has_expired_is_known(self) -> None:
+        """With all that it gave, until it is forgotten. Three jobs are looked at each time."""
+        ids = sorted(self.expired)
+        for id in ids[int(self.yard.clock.at * 10) % (len(ids) or 1) :][:3]:
+            found = self.yard.run(self.yard.store.find(ENDPOINT, id))
+            assert self.kept.get(id) == (found if isinstance(found, Job) else None)
+            assert found is not None
 
     @invariant()
     def a_run_ends_once(self) -> None:

@@ -98,7 +98,7 @@ class Yard:
         self.processes: list[Process] = []
         self.told: Any = None
         self.terms = DEFAULT_TERMS
-        self._begin(self.run(ground.open(self.clock.now())))
+        self._begin(self.run(ground.open()))
 
     def _begin(self, store: JobStore) -> None:
         """A platform process."""
@@ -127,8 +127,10 @@ class Yard:
         self.ground.close()
 
     def all_jobs(self) -> dict[JobId, Job]:
+        """But for those that are only kept behind their time."""
         page = self.run(self.store.list(ENDPOINT, JobQuery(limit=10**6)))
-        return {job.id: job for job in page.jobs}
+        now = self.clock.now()
+        return {job.id: job for job in page.jobs if not job.terminal or job.expires_at > now}
 
     def waiting(self) -> list[Job]:
         return [job for job in self.all_jobs().values() if job.state is JobState.IN_QUEUE]
@@ -228,7 +230,7 @@ class Yard:
         for process in running:
             run = process.live.worker.release.run
             self.run(runtime.start(Launch(worker_id=process.id, endpoint_id=ENDPOINT, run=run, env={})))
-        self._begin(self.run(self.ground.open(self.clock.now())))
+        self._begin(self.run(self.ground.open()))
         self.on_takeover()
         book = Book(self.endpoint)
         adoption = Adoption(Records(fleet), self.store, book, self.roster, self.dispatch, self.clock)

@@ -53,7 +53,7 @@ async def blobs(folder: Path, count: str) -> None:
 
 async def jobs(folder: Path, count: str) -> None:
     """Jobs submitted, taken, streamed and finished by several at once, while the journal is cleaned. Half have a webhook."""
-    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", now=START, clean_from_bytes=1 << 14, render=rendered)
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", clean_from_bytes=1 << 14, render=rendered)
 
     async def live(number: int) -> None:
         job = a_job(f"job-{number}", input=b"1" * 300, webhook=WEBHOOK if number % 2 else None)
@@ -71,7 +71,7 @@ async def jobs(folder: Path, count: str) -> None:
         await asyncio.gather(*(live(number) for number in range(first, first + 8)))
         for job in (await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=1))).jobs:
             acks.tell(f"{job.id} forgotten")
-            await store.remove(job)
+            await store.put_away([job], START + 1000)
     await store.close()
 
 
@@ -79,7 +79,7 @@ async def careless(folder: Path, count: str) -> None:
     """Endpoints' keys beside jobs that need not survive a power failure: these must not take the keys with them."""
     acks, path = Acks(), folder / "control.db"
     journal.LOG_PAGES = 30  # The log is copied into the file often, and by the jobs' connection.
-    store, jobs = SqliteControl(path), EmbeddedJobs(path, now=START, synced=False, clean_from_bytes=1 << 14)
+    store, jobs = SqliteControl(path), EmbeddedJobs(path, synced=False, clean_from_bytes=1 << 14)
     for number in range(int(count)):
         await asyncio.gather(*(jobs.add(a_job(f"job-{number}-{n}", input=b"1" * 20_000)) for n in range(10)))
         key = ApiKey(id=KeyId(f"key-{number}"), name="ci", digest=digest_of(str(number)), created_at=START)

@@ -71,7 +71,7 @@ def jobs_lost(cut: Cut) -> Iterable[str]:
 
 
 async def jobs_hold(path: Path) -> set[str]:
-    store = EmbeddedJobs(path, now=START, render=rendered)
+    store = EmbeddedJobs(path, render=rendered)
     assert store.outbox is not None
     held: set[str] = set()
     try:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from collections.abc import Callable
 
 from runyard.domain.account import KEY_PREFIX, KeyId
 from runyard.domain.endpoint import ReleaseId
@@ -38,16 +39,22 @@ class LoopClock:
 
 
 class RandomIds:
-    """Names from the operating system's randomness, which is asked for in large pieces: it is a system call each time."""
+    """Names from the operating system's randomness, which is asked for in large pieces: it is a system call each time.
 
-    def __init__(self) -> None:
-        self._uuids: list[str] = []
+    Those of jobs begin with the time, so that jobs of one time lie together wherever they are found by name: an index that
+    is written to in a thousand places at once costs a store more than its jobs.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._chances: list[str] = []
 
     def job(self, *, sync: bool) -> JobId:
-        if not self._uuids:
-            self._uuids = _uuids(256)
-        name = self._uuids.pop()
-        return JobId(f"sync-{name}-u1" if sync else f"{name}-u1")
+        if not self._chances:
+            self._chances = _chances(256)
+        at = int(self._now() * 1000)
+        name = f"{at >> 16:08x}-{at & 0xFFFF:04x}-{self._chances.pop()}-u1"
+        return JobId(f"sync-{name}" if sync else name)
 
     def endpoint(self) -> EndpointId:
         return EndpointId(_word(14))
@@ -68,11 +75,11 @@ class RandomIds:
         return os.urandom(SECRET_BYTES)
 
 
-def _uuids(count: int) -> list[str]:
-    """Random UUIDs, in their form if not their every bit."""
-    pool = os.urandom(16 * count).hex()
-    raws = (pool[at : at + 32] for at in range(0, len(pool), 32))
-    return [f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}" for raw in raws]
+def _chances(count: int) -> list[str]:
+    """What is random of UUIDs of version 7."""
+    pool = os.urandom(10 * count).hex()
+    raws = (pool[at : at + 20] for at in range(0, len(pool), 20))
+    return [f"7{raw[:3]}-a{raw[4:7]}-{raw[7:19]}" for raw in raws]
 
 
 def _word(length: int) -> str:

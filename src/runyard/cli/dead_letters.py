@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard.cli.output import cut, json_option, note, print_json, print_table
-from runyard.cli.platform import control, endpoint_named, queue_of
+from runyard.cli.platform import control, endpoint_named
 
 if TYPE_CHECKING:
     from runyard.client.shapes import Attempt
@@ -34,15 +34,12 @@ def retry(endpoint: str, jobs: tuple[str, ...], all_dead: bool, force: bool, as_
         raise click.UsageError("name the jobs to queue again, or take them all with --all-dead")
     if all_dead and force:
         raise click.UsageError("--force is for jobs that are named: jobs that kill workers are not forced in bulk")
-    if len(jobs) == 1 and not force:
-        now = queue_of(endpoint).job(jobs[0]).retry()
-        if as_json:
-            print_json({"id": now.id, "status": now.status})
-        else:
-            click.echo(f"{now.id} {now.status}")
-        return
     body = {"all": True} if all_dead else {"ids": jobs, "force": force}
-    _print_redriven(control().redrive(endpoint_named(endpoint).id, body), endpoint, as_json)
+    outcome = control().redrive(endpoint_named(endpoint).id, body)
+    if len(jobs) == 1 and outcome.redriven and not as_json:
+        click.echo(f"{jobs[0]} IN_QUEUE")
+    else:
+        _print_redriven(outcome, endpoint, as_json)
 
 
 def print_dead_letters(endpoint: str, limit: int, after: str | None, as_json: bool) -> None:

@@ -67,11 +67,8 @@ def run(endpoint: str, input: str, sync: bool, stream: bool, idempotency_key: st
 @click.argument("job")
 @json_option
 def status(endpoint: str, job: str, as_json: bool) -> None:
-    """Show where JOB of ENDPOINT is and what it gave. Exits 0 whatever its state."""
-    queue = queue_of(endpoint)
-    found = queue.job(job).status()
-    if not found.ok:
-        found = queue.job(job).detail()
+    """Show where JOB of ENDPOINT is and what it gave, as long as that is kept. Exits 0 whatever its state."""
+    found = _found(queue_of(endpoint).job(job))
     if as_json:
         print_json(found)
     else:
@@ -218,6 +215,19 @@ def _print_state(now: JobStatus, as_json: bool) -> None:
         print_json({"id": now.id, "status": now.status})
     else:
         click.echo(f"{now.id} {now.status}")
+
+
+def _found(job: Job) -> JobStatus:
+    """With its input and attempts where it has failed or expired."""
+    from runyard.client.errors import ApiError
+
+    try:
+        found = job.status()
+    except ApiError as error:
+        if error.status != ApiError.NOT_FOUND:
+            raise
+        return job.detail()
+    return found if found.ok else job.detail()
 
 
 def _print_status(now: JobStatus) -> None:

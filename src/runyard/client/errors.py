@@ -21,7 +21,7 @@ class ClientError(Exception):
 class ApiError(ClientError):
     """The platform refused. `status` is the HTTP status; `problems` lists what breaks the schema, if that is it."""
 
-    UNAUTHORIZED = 401
+    UNAUTHORIZED, NOT_FOUND = 401, 404
 
     def __init__(self, status: int, message: str, problems: tuple[str, ...] = ()) -> None:
         super().__init__(message)

@@ -6,6 +6,7 @@
     ├── Unauthorized                401  unauthorized
     ├── Forbidden                   403  forbidden
     ├── NotFound                    404  not_found
+    │   └── Expired                 404  expired          (a job whose time is over)
     ├── MethodNotAllowed            405  method_not_allowed
     ├── Conflict                    409  conflict
     ├── TooLarge                    413  too_large
@@ -74,6 +75,30 @@ class NotFound(RunyardError):
 
     code = "not_found"
     status = 404
+
+
+class Expired(NotFound):
+    """A job that was here; the attributes say what became of it. Times are Unix seconds."""
+
+    code = "expired"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str,
+        state: str,
+        created_at: float,
+        ended_at: float | None,
+        path: str | None,
+    ) -> None:
+        """`path` is where it can still be read."""
+        super().__init__(message)
+        self.job_id = job_id
+        self.state = state
+        self.created_at = created_at
+        self.ended_at = ended_at
+        self.path = path
 
 
 class MethodNotAllowed(RunyardError):

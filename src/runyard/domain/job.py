@@ -102,6 +102,8 @@ class ExecutionPolicy:
 
 
 DEFAULT_POLICY = ExecutionPolicy()
+NOT_FENCED: frozenset[WorkerId] = frozenset()
+"""One for all: an empty set takes 216 bytes."""
 
 
 def check_execution_timeout(value: timedelta, field: str) -> None:
@@ -145,7 +147,7 @@ class Job(NamedTuple):
     """Of what was asked, for a job that its client has named (see `domain/idempotency.py`)."""
 
     run: int = 1
-    fenced_from: frozenset[WorkerId] = frozenset()
+    fenced_from: frozenset[WorkerId] = NOT_FENCED
     """Workers that may still send a late report of an earlier attempt, and so never get this job again."""
     attempts_lost: int = 0
     """How often it lost its worker, in this run (F034)."""

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from runyard.domain.attempt import Attempt
-from runyard.domain.errors import BadRequest, NotFound, RunyardError
+from runyard.domain.errors import BadRequest, Expired, NotFound, RunyardError
 from runyard.domain.fleet import QueueReason
 from runyard.domain.idempotency import check_job_id
 from runyard.domain.job import DEFAULT_POLICY, ExecutionPolicy, Job, JobState, Lease
@@ -24,6 +24,8 @@ from runyard.domain.payload import Spilled
 from runyard.services.jobs import Request
 from runyard.wire.jobs import (
     AttemptBody,
+    ExpiredBody,
+    GoneJob,
     JobBody,
     JobForWorker,
     JobListBody,
@@ -200,6 +202,7 @@ def detail_body(job: Job, reason: QueueReason | None) -> bytes:
     """A job with its input, whatever its state and size, and the attempts that gave no result."""
     body = _job(job, reason)
     body.input, body.quarantined, body.attempts = Raw(job.input), job.quarantined, list(map(_attempt, job.attempts))
+    body.expiresAt = rfc3339(job.expires_at)
     return encode(body)
 
 
@@ -234,7 +237,7 @@ def error_body(message: str) -> bytes:
 
 
 def plain_error(error: RunyardError) -> bytes:
-    return error_body(error.message)
+    return encode(ExpiredBody(error.message, _gone(error))) if isinstance(error, Expired) else error_body(error.message)
 
 
 def _webhook(value: str | None) -> str | None:
@@ -306,6 +309,11 @@ def _for_worker(job: Job) -> JobForWorker:
     )
 
 
+def _gone(error: Expired) -> GoneJob:
+    ended_at = None if error.ended_at is None else rfc3339(error.ended_at)
+    return GoneJob(error.job_id, error.state, rfc3339(error.created_at), ended_at, error.path)
+
+
 def _listed(job: Job) -> ListedJob:
     return ListedJob(
         id=job.id,
@@ -317,6 +325,7 @@ def _listed(job: Job) -> ListedJob:
         executionTime=_ms(job.execution_s),
         workerId=None if job.lease is None else job.lease.worker_id,
         error=job.error,
+        expiresAt=rfc3339(job.expires_at),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from runyard.edge.routes import Match
@@ -9,6 +10,7 @@ from runyard.edge.routes import Match
 HEADERS_MAX = 100
 HEAD_BYTES_MAX = 64 * 1024
 URL_BYTES_MAX = 8 * 1024
+_WISHES = (b"upgrade", b"connection", b"http2-settings")
 
 Problem = tuple[int, str]
 """An HTTP status and a message."""
@@ -96,3 +98,10 @@ class Known(NamedTuple):
 def head_bytes(data: bytes) -> int:
     """Where the body begins in the data of a request."""
     return data.find(b"\r\n\r\n") + 4
+
+
+def head_without_wishes(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a request that asks for another protocol, as if it did not."""
+    lines = [b"%b %b HTTP/1.1" % (method, url)]
+    lines += [b"%b: %b" % (name, value) for name, value in headers if name.lower() not in _WISHES]
+    return b"\r\n".join([*lines, b"", b""])

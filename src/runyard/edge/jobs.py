@@ -226,7 +226,7 @@ class JobRoutes:
         x.respond(200, bodies.list_body(page.jobs, page.next))
 
     async def _request(self, x: Exchange, endpoint: Endpoint) -> None:
-        job = await self._jobs.get(endpoint.id, JobId(x.args[1]))
+        job = await self._jobs.get_kept(endpoint.id, JobId(x.args[1]))
         await self._show(x, job, bodies.detail_body(job, self._reason(job)))
 
     # Held answers

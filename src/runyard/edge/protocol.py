@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runyard.edge.bodies import error_body
 from runyard.edge.exchange import STATUS_LINES, Exchange
-from runyard.edge.heads import HEAD_BYTES_MAX, Head, Known, Problem, head_bytes
+from runyard.edge.heads import HEAD_BYTES_MAX, Head, Known, head_bytes, head_without_wishes
 from runyard.edge.patience import Patience, Phase
 from runyard.edge.routes import Match, Routes
 from runyard.edge.vigil import Vigil
@@ -51,9 +51,7 @@ class EdgeProtocol(HttpToolsProtocol):
         """This request's head is that of the one before."""
         self.known: Known | None = None
         self.phase = Phase.IDLE
-        self.messages = 0
-        self.reads = 0
-        self.body_bytes = 0
+        self.messages = self.reads = self.body_bytes = 0
         self.patience = Patience(self.loop.time())
         self.read_bytes = 0
         """Size of what is being read now."""
@@ -62,6 +60,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self.downgrading = False
         """The request asks for a protocol we do not speak; it is read again without that wish."""
         self.feeding = False
+        """Answers are not written yet: more of them may leave in the same write."""
+        self.starting = False
+        """It is about to go on with its pipeline."""
         self.leaving = False
         """It goes to another process after the request that is under way."""
         self.turn: Any = None
@@ -144,12 +145,9 @@ class EdgeProtocol(HttpToolsProtocol):
     def _without_wishes(self) -> bytes:
         """To read again: a request that asks for an unknown protocol, as if it did not, which is what HTTP wants of us."""
         self.downgrading = False
-        wishes = (b"upgrade", b"connection", b"http2-settings")
-        kept = [(name, value) for name, value in self.headers if name.lower() not in wishes]
-        head = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
-        head += b"".join(b"%b: %b\r\n" % header for header in kept)
+        head = head_without_wishes(self.parser.get_method(), self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
-        return head + b"\r\n"
+        return head
 
     # Parser callbacks. They do not call uvicorn's for hot routes: a scope that nobody reads is half of its cost.
 
@@ -174,7 +172,7 @@ class EdgeProtocol(HttpToolsProtocol):
             head = self.head = Head(self.headers, http10=http10)
         self.repeats = same_headers and self.url == self.last_url
         upgrade = self.parser.should_upgrade()
-        problem = self._problem(head)
+        problem = head.problem(self.url, may_be_large=self.idle_bytes > 0 or self.read_bytes > HEAD_BYTES_MAX)
         if upgrade and self.parser.get_method() == b"CONNECT":
             problem = 400, "this is no proxy: CONNECT is not served here"
         if problem is not None:
@@ -295,17 +293,23 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self.pipeline:
-            # Not at once: a long pipeline would recurse once for each request.
-            self.loop.call_soon(self._start_next)
+            if not self.starting:  # Not at once: a long pipeline would recurse once for each request.
+                self.starting = True
+                self.loop.call_soon(self._start_next)
         elif self.phase == Phase.DONE:
             self.phase = Phase.IDLE
             if self.leaving:
                 self.transport.pause_reading()  # A worker polls again at once; that is for the other process to read.
 
     def _start_next(self) -> None:
-        if self.pipeline and not self.transport.is_closing():
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+        """Give pipelined requests their turn, as far as each is answered at once: results that shared a commit are."""
+        self.feeding = True
+        try:
+            while self.pipeline and self.turn.response_complete and not self.transport.is_closing():
+                self._start_asgi_task(*self.pipeline.pop())
+        finally:
+            self.feeding = self.starting = False
+            self._flush()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self.turn = cycle
@@ -385,9 +389,6 @@ class EdgeProtocol(HttpToolsProtocol):
         elif head.expects_continue:
             self._flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _problem(self, head: Head) -> Problem | None:
-        return head.problem(self.url, may_be_large=self.idle_bytes > 0 or self.read_bytes > HEAD_BYTES_MAX)
 
     def paused(self) -> bool:
         return bool(self.flow.read_paused)

@@ -12,7 +12,9 @@ from runyard.domain.endpoint import Endpoint, Release, ReleaseId
 from runyard.domain.errors import RunyardError
 from runyard.domain.fleet import Demand
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+from runyard.domain.tombstone import Tombstone
 from runyard.domain.worker import Worker
+from runyard.ports.archive import Archive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +49,17 @@ class JobPage:
 class JobStore(Protocol):
     """Jobs of queue endpoints and their stream output. FIFO per endpoint, except that returned jobs go first.
 
-    A store that has an `Outbox` keeps in it, in the commit of each end of a job with a webhook, what that end owes.
+    Jobs whose time is over, and others that have ended, are in its `Archive` (see `put_away`). A store that has an `Outbox`
+    keeps in it, in the commit of each end of a job with a webhook, what that end owes.
     """
 
     @property
     def outlives_process(self) -> bool:
         """Whether what it keeps is there again for the next process: then a job goes on when this one ends."""
         ...
+
+    @property
+    def archive(self) -> Archive: ...
 
     async def add(self, job: Job) -> None:
         """Keep a new job, waiting or already leased. Raises `Conflict` if the id exists, `TooBusy` when full."""
@@ -76,7 +82,11 @@ class JobStore(Protocol):
         ...
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
-        """A job as it is kept."""
+        """A job as it is kept, put away or not."""
+        ...
+
+    async def find(self, endpoint_id: EndpointId, job_id: JobId) -> Job | Tombstone | None:
+        """As `get`, or what is left of a job that is gone."""
         ...
 
     async def latest(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
@@ -94,12 +104,17 @@ class JobStore(Protocol):
 
         A job that has lost its worker goes to the *head* of the queue; one whose take is undone, to the place it had; one
         that comes from an end state, to the tail; one that goes on waiting keeps its place. A job that waits again has no
-        stream output any more.
+        stream output any more. One that was put away is back with this.
         """
         ...
 
-    async def remove(self, job: Job) -> bool:
-        """Forget the job and its output; False when the stored job is no longer `job`."""
+    async def put_away(self, jobs: Sequence[Job], now: float) -> list[Job]:
+        """Put jobs into the archive whose time is over: whole if they have ended, else what is left of them is a tombstone.
+        Returns those that went; a job that is stored otherwise than it is given stays where it is.
+
+        They can be read and listed as before, but are no longer due. `add` does not look for their ids. A store may put away
+        jobs that have ended by itself, at any time.
+        """
         ...
 
     async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> list[JobId]:
@@ -107,7 +122,7 @@ class JobStore(Protocol):
         ...
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
-        """Forget all of an endpoint's jobs, output and counts."""
+        """Forget all of an endpoint's jobs, output and counts, but for its archive: see `Archive.clear`."""
         ...
 
     async def append_output(self, job: Job, chunks: Sequence[bytes]) -> bool:

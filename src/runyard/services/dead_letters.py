@@ -49,10 +49,8 @@ class DeadLetters:
         self._clock = clock
 
     async def list(self, endpoint_id: EndpointId, *, limit: int, after: str | None = None) -> JobPage:
-        """Newest first. A page may be short and still have a `next`."""
-        page = await self._store.list(endpoint_id, JobQuery(states=RETRYABLE, limit=limit, after=after))
-        now = self._clock.now()
-        return JobPage(jobs=tuple(job for job in page.jobs if job.expires_at > now), next=page.next)
+        """Newest first, those that are kept behind their time, too. A page may be short and still have a `next`."""
+        return await self._store.list(endpoint_id, JobQuery(states=RETRYABLE, limit=limit, after=after))
 
     async def redrive(self, endpoint_id: EndpointId, job_ids: Sequence[JobId], *, force: bool = False) -> Redriven:
         """These jobs, in this order; what cannot go is refused by name and keeps nobody else back."""
@@ -60,7 +58,7 @@ class DeadLetters:
         done = 0
         for start in range(0, len(job_ids), BATCH):
             batch = job_ids[start : start + BATCH]
-            retries = (self._jobs.retry(endpoint_id, job_id, force=force) for job_id in batch)
+            retries = (self._jobs.retry(endpoint_id, job_id, force=force, kept=True) for job_id in batch)
             for job_id, outcome in zip(batch, await asyncio.gather(*retries, return_exceptions=True), strict=True):
                 match outcome:
                     case Job():

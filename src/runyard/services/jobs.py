@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from runyard.domain.endpoint import Endpoint
-from runyard.domain.errors import Conflict, NotFound, RunyardError, TooBusy
+from runyard.domain.errors import Conflict, Expired, NotFound, RunyardError, TooBusy
 from runyard.domain.idempotency import check_same, fingerprint
 from runyard.domain.job import (
     DEFAULT_POLICY,
     POLICY_MAX,
+    TERMINAL,
     EndpointId,
     ExecutionPolicy,
     Job,
@@ -21,6 +22,7 @@ from runyard.domain.job import (
 )
 from runyard.domain.stream import Place
 from runyard.domain.terms import DEFAULT_TERMS, JobTerms
+from runyard.domain.tombstone import Tombstone
 from runyard.ports.stores import JobCounts, JobPage, JobQuery, JobStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
@@ -134,25 +136,26 @@ class Jobs:
 
     async def submit_once(self, endpoint: Endpoint, request: Request, job_id: JobId) -> tuple[Job, bool]:
         """As `submit`, for a job that its client has named; or the job of that name, if there is one: as it is kept, and
-        True. Raises `Conflict` if that was another request, `NotFound` if it has expired: it does not run again.
+        True. Raises `Conflict` if that was another request, `Expired` if its time is over: it does not run again.
         """
         asked = fingerprint(request.input, request.webhook, request.policy, request.s3_config)
         for _ in range(_CAS_ATTEMPTS_MAX):
-            job = await self._store.get(endpoint.id, job_id)
-            if job is not None:  # One that has expired keeps its name until it is deleted.
-                check_same(job_id, job.fingerprint, asked)
-                return await self.get(endpoint.id, job_id), True
+            known = await self._store.find(endpoint.id, job_id)
+            if known is not None:
+                check_same(job_id, known.fingerprint, asked)
+                return self._here(known), True
             # Another one may come first, and may yet fail to be kept; then this one is the first.
             with suppress(Conflict):
                 return await self.submit(endpoint, request, job_id, fingerprint=asked), False
         raise Conflict(f"the id {job_id} is that of a job at another endpoint; choose another")
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
-        """Raises `NotFound` for a job that never was, or has expired."""
-        job = await self._store.get(endpoint_id, job_id)
-        if job is None or job.has_expired(self._clock.now()):
-            raise NotFound(f"job {job_id} not found on endpoint {endpoint_id}: it never existed or has expired")
-        return job
+        """Raises `Expired` for a job whose time is over, `NotFound` for one that never was."""
+        return self._here(await self._find(endpoint_id, job_id))
+
+    async def get_kept(self, endpoint_id: EndpointId, job_id: JobId) -> Job:
+        """As `get`, or a job that is kept behind its time."""
+        return self._there(await self._find(endpoint_id, job_id))
 
     async def expire_in(self, endpoint_id: EndpointId, job_id: JobId, ttl_s: float) -> Job:
         """Set when the job is deleted, counted from now (F006)."""
@@ -169,12 +172,12 @@ class Jobs:
         self._ended(after)
         return after
 
-    async def retry(self, endpoint_id: EndpointId, job_id: JobId, *, force: bool = False) -> Job:
-        """Queue a FAILED or TIMED_OUT job again. Raises `InvalidTransition` for any other (F010), and for one that is
-        quarantined, unless `force`.
+    async def retry(self, endpoint_id: EndpointId, job_id: JobId, *, force: bool = False, kept: bool = False) -> Job:
+        """Queue a FAILED or TIMED_OUT job again; `kept`: one whose time is over, too. Raises `InvalidTransition` for any
+        other (F010), and for one that is quarantined, unless `force`.
         """
         self.admit()  # It will have a result again, which nobody has promised yet.
-        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now, force=force))
+        job = await self._change(endpoint_id, job_id, lambda job, now: job.retry(now, force=force), kept=kept)
         await self._dispatch.requeued(endpoint_id)
         return job
 
@@ -233,9 +236,29 @@ class Jobs:
         """Call `wake` when the job ends or gets stream chunks, until the returned function is called."""
         return self._signals.subscribe(job_id, wake)
 
-    async def _change(self, endpoint_id: EndpointId, job_id: JobId, change: Callable[[Job, float], Job]) -> Job:
+    async def _find(self, endpoint_id: EndpointId, job_id: JobId) -> Job | Tombstone:
+        found = await self._store.find(endpoint_id, job_id)
+        if found is None:
+            raise NotFound(f"job {job_id} not found on endpoint {endpoint_id}: it never was here, or long ago")
+        return found
+
+    def _here(self, found: Job | Tombstone) -> Job:
+        job = self._there(found)
+        if job.has_expired(self._clock.now()):
+            raise _expired(job)
+        return job
+
+    def _there(self, found: Job | Tombstone) -> Job:
+        # One that has not ended is on its way to what is left of it.
+        if isinstance(found, Tombstone) or (not found.terminal and found.has_expired(self._clock.now())):
+            raise _expired(found)
+        return found
+
+    async def _change(
+        self, endpoint_id: EndpointId, job_id: JobId, change: Callable[[Job, float], Job], *, kept: bool = False
+    ) -> Job:
         for _ in range(_CAS_ATTEMPTS_MAX):
-            was = await self.get(endpoint_id, job_id)
+            was = await (self.get_kept if kept else self.get)(endpoint_id, job_id)
             job = change(was, self._clock.now())
             if job is was:
                 return job
@@ -246,3 +269,16 @@ class Jobs:
     def _ended(self, job: Job) -> None:
         self._signals.fire(job.id)
         self._signals.fire(topics.demand(job.endpoint_id))
+
+
+def _expired(of: Job | Tombstone) -> Expired:
+    """What became of it, said to who asks."""
+    path = f"/v2/{of.endpoint_id}/requests/{of.id}" if isinstance(of, Job) and of.terminal else None
+    job_id, ended_at = (of.id, of.finished_at) if isinstance(of, Job) else (of.job_id, of.ended_at)
+    if path is not None:
+        message = f"job {job_id} has expired: it ended {of.state}, and what it gave can still be read at {path}"
+    elif of.state in TERMINAL:
+        message = f"job {job_id} has expired: it ended {of.state}, and what it gave is kept no more"
+    else:
+        message = f"job {job_id} has expired: its time to live was over while it was {of.state}"
+    return Expired(message, job_id=job_id, state=of.state.value, created_at=of.created_at, ended_at=ended_at, path=path)

@@ -33,6 +33,11 @@ class Room:
                 "jobs that were accepted; try again later, or free disk space, or lower disk_reserve_bytes"
             )
 
+    async def is_full(self) -> bool:
+        """As it is now."""
+        await self.look()
+        return self.full
+
     async def run(self) -> None:
         """Look for ever."""
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import Job, JobState
@@ -16,7 +16,7 @@ BATCH = 500
 
 
 class Sweeper:
-    """Times out jobs that run too long and deletes those whose time is over (A.7)."""
+    """Times out jobs that run too long and puts away those whose time is over (A.7)."""
 
     def __init__(self, store: JobStore, dispatch: Dispatch, signals: Signals, clock: Clock) -> None:
         self._store = store
@@ -34,16 +34,21 @@ class Sweeper:
         """One pass; True when more may be due."""
         now = self._clock.now()
         jobs = await self._store.due(now, BATCH)
-        for job in jobs:
-            with suppress(TooBusy):  # Nothing can be written now; the next pass tries again.
-                await self._settle(job, now)
+        try:
+            await self._put_away([job for job in jobs if job.has_expired(now)], now)
+            for job in jobs:
+                if not job.has_expired(now):
+                    await self._time_out(job, now)
+        except TooBusy:
+            return False  # Nothing can be written now; the next pass tries again.
         return len(jobs) == BATCH
 
-    async def _settle(self, job: Job, now: float) -> None:
-        if job.has_expired(now):
-            if await self._store.remove(job):
-                self._done(job)
-        elif job.state is JobState.IN_PROGRESS and job.lease is not None:
+    async def _put_away(self, jobs: Sequence[Job], now: float) -> None:
+        for job in await self._store.put_away(jobs, now):
+            self._done(job)
+
+    async def _time_out(self, job: Job, now: float) -> None:
+        if job.state is JobState.IN_PROGRESS and job.lease is not None:
             ended = job.time_out(now, self._dispatch.last_words(job.lease.worker_id, job.id))
             if await self._store.save(ended, was=job):
                 self._done(job)

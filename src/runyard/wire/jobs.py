@@ -81,6 +81,24 @@ class JobBody(msgspec.Struct, omit_defaults=True):
     queueReason: ReasonBody | None = None
     quarantined: bool = False
     attempts: list[AttemptBody] = []
+    expiresAt: str | None = None
+    """When it goes, or has gone, from the other routes."""
+
+
+class GoneJob(msgspec.Struct, omit_defaults=True):
+    """What became of a job whose time is over."""
+
+    id: str
+    status: str
+    createdAt: str
+    endedAt: str | None = None
+    path: str | None = None
+    """Where it can still be read."""
+
+
+class ExpiredBody(msgspec.Struct):
+    error: str
+    runyard: GoneJob
 
 
 class StreamItem(msgspec.Struct):
@@ -109,6 +127,7 @@ class ListedJob(msgspec.Struct, omit_defaults=True):
     executionTime: int | None = None
     workerId: str | None = None
     error: str | None = None
+    expiresAt: str | None = None
 
 
 class JobListBody(msgspec.Struct):

@@ -9,6 +9,7 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.domain.attempt import ATTEMPTS_MAX, EXCUSED_MAX
+from runyard.domain.errors import Expired
 from runyard.domain.job import Job, JobId, WorkerId
 from runyard.services.dispatch import Dispatch, end_state
 from runyard.services.jobs import Jobs, Request
@@ -82,7 +83,8 @@ async def test_a_result_owes_one_and_what_comes_later_none(yard: Yard, end: Any,
     await yard.pass_time(100)
 
     assert [state] == yard.states
-    assert None is await yard.store.get(ENDPOINT, ID)
+    with pytest.raises(Expired):
+        await yard.jobs.get(ENDPOINT, ID)
 
 
 async def test_a_lost_job_owes_one_when_no_attempt_is_left(yard: Yard) -> None:
@@ -139,7 +141,8 @@ async def test_a_job_that_expires_unseen_has_no_end_to_tell(yard: Yard) -> None:
     await yard.submit()
     await yard.pass_time(86_400)
 
-    assert None is await yard.store.get(ENDPOINT, ID)
+    with pytest.raises(Expired):
+        await yard.jobs.get(ENDPOINT, ID)
     assert [] == yard.states
 
 

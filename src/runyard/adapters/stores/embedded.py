@@ -4,6 +4,9 @@ Every change is made in memory, said to the journal, and acknowledged when the j
 before: who asks for a job waits for the commit of its last change, and a job is handed out when its lease is kept. What
 could not be written is undone in memory, so that memory never knows more than the disk.
 
+Jobs that have ended leave memory and journal for the archive when their time is over, or earlier, the first ended first,
+when they are many: so both stay small however long results are kept. A job of the archive comes back to be changed.
+
 The journal is cleaned from its beginning when it has become twice as large as what is alive: what its oldest rows still
 hold in full is written again at its end, and they are deleted in the same commit.
 """
@@ -17,12 +20,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from runyard.adapters.stores import records
-from runyard.adapters.stores.index import Before, Entry, IndexedJobs, JobIndex
+from runyard.adapters.stores.archive import page
+from runyard.adapters.stores.archive_embedded import EmbeddedArchive
+from runyard.adapters.stores.entries import Before, Entry, entry_bytes
+from runyard.adapters.stores.index import IndexedJobs, JobIndex
 from runyard.adapters.stores.journal import Also, Journal
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
 from runyard.domain.errors import RunyardError, TooBusy
-from runyard.domain.job import IN_QUEUE, EndpointId, Job, JobId, WorkerId
+from runyard.domain.job import IN_QUEUE, TERMINAL, EndpointId, Job, JobId, WorkerId
+from runyard.domain.tombstone import Tombstone
 from runyard.domain.webhook import owes
+from runyard.ports.archive import STEP
 from runyard.ports.stores import JobPage, JobQuery
 
 log = logging.getLogger(__name__)
@@ -31,12 +39,16 @@ ENTRY_BYTES = 400
 """About what a job takes in the journal besides its payload."""
 CLEAN_FROM_BYTES = 16 << 20
 CLEAN_STEP_BYTES = 1 << 18
+ENDED_MAX = 20_000
+"""Jobs that have ended and stay in memory, for whoever asks for them soon."""
+AWAY_STEP_BYTES = 1 << 18
+"""Payload that is put away with one commit, or that of one job."""
 
 
 class _Changes:
     """What one batch of the journal changes."""
 
-    __slots__ = ("before", "new", "rewritten", "unsaid")
+    __slots__ = ("away", "back", "before", "new", "rewritten", "unsaid")
 
     def __init__(self) -> None:
         self.new: dict[JobId, Entry] = {}
@@ -47,6 +59,10 @@ class _Changes:
         """The other jobs that it changes, as they were before."""
         self.rewritten: list[Entry] = []
         """Jobs that it holds in full, too."""
+        self.away: dict[JobId, Entry] = {}
+        """Jobs that it takes to the archive. Nothing in it comes after that."""
+        self.back: dict[JobId, Entry] = {}
+        """Jobs that have come from there. Nothing in it was before that."""
 
 
 _NONE = _Changes()
@@ -57,8 +73,9 @@ class EmbeddedJobs(IndexedJobs):
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
     it survives the end of any process, and a power failure takes the last changes but never spoils the file. A journal of
-    less than `clean_from_bytes` is never cleaned. `disk_works` is told when the event loop begins to wait for the disk, and
-    when that is over.
+    less than `clean_from_bytes` is never cleaned. Jobs that have ended leave memory when there are more than `ended_max`, or
+    when more than `ended_bytes_max` bytes, a quarter of `bytes_max`, are held in all. `disk_works` is told when the event
+    loop begins to wait for the disk, and when that is over.
     """
 
     outlives_process = True
@@ -67,29 +84,35 @@ class EmbeddedJobs(IndexedJobs):
         self,
         path: Path,
         *,
-        now: float,
         bytes_max: int = 1 << 31,
         synced: bool = True,
         clean_from_bytes: int = CLEAN_FROM_BYTES,
+        ended_max: int = ENDED_MAX,
+        ended_bytes_max: int | None = None,
         disk_works: Callable[[bool], None] = lambda works: None,
         render: Callable[[Job], bytes] | None = None,
     ) -> None:
         """`render` makes the body of what a job's end owes its webhook; without, nothing is owed."""
         self._clean_from_bytes = clean_from_bytes
+        self._ended_max = ended_max
+        self._ended_bytes_max = bytes_max // 4 if ended_bytes_max is None else ended_bytes_max
         super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
-        records.replay(self._journal.load(), self._index, now)
+        records.replay(self._journal.load(), self._index)
+        self.archive = EmbeddedArchive(self._journal)
         self.outbox = None if render is None else EmbeddedOutbox(self._journal, render)
         self._collected, self._in_writing = _Changes(), _Changes()
-        self._cleaning: asyncio.Task[None] | None = None
+        self._going: dict[JobId, Entry] = {}
+        """On their way to the archive."""
+        self._tidying: asyncio.Task[None] | None = None
         self._journal.writing = self._writing
         self._journal.written = self._written
         self._journal.undo = self._undo
         self._journal.disk_works = disk_works
 
     async def close(self) -> None:
-        if self._cleaning is not None:
-            await asyncio.wait([self._cleaning])
+        if self._tidying is not None:
+            await asyncio.wait([self._tidying])
         await self._journal.close()
 
     async def add(self, job: Job) -> None:
@@ -112,11 +135,20 @@ class EmbeddedJobs(IndexedJobs):
         return None if entry is None else entry.job
 
     async def get(self, endpoint_id: EndpointId, job_id: JobId) -> Job | None:
-        while (entry := self._index.find(endpoint_id, job_id)) is not None:
-            if entry.change <= self._journal.kept:
-                return entry.job
-            await self._settled(entry.change)
-        return None
+        found = await self.find(endpoint_id, job_id)
+        return None if isinstance(found, Tombstone) else found
+
+    async def find(self, endpoint_id: EndpointId, job_id: JobId) -> Job | Tombstone | None:
+        while True:
+            found = self._index.find(endpoint_id, job_id)
+            if found is None:
+                found = await self._away(endpoint_id, job_id)
+                if self._index.find(endpoint_id, job_id) is None:
+                    return found.job if isinstance(found, Entry) else found
+            elif found.change <= self._journal.kept:
+                return found.job
+            else:
+                await self._settled(found.change)
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
         chosen = self._index.takeable(endpoint_id, worker_id, limit, now)
@@ -137,19 +169,24 @@ class EmbeddedJobs(IndexedJobs):
 
     async def save(self, job: Job, was: Job) -> bool:
         entry = self._index.current(was)
+        if entry is None and was.terminal:
+            entry = await self._back(was)
         if entry is None:
             return False
         await self._journal.wait(self._change(entry, job))
         return True
 
-    async def remove(self, job: Job) -> bool:
-        # Nothing is said: the journal leaves out what has expired when it is read, and who else removes a job?
-        entry = self._index.current(job)
-        if entry is None:
-            return False
-        self._index.remove(entry)
-        self._clean_if_due()
-        return True
+    async def put_away(self, jobs: Sequence[Job], now: float) -> list[Job]:
+        gone: list[Job] = []
+        while entries := _step([entry for job in jobs if (entry := self._index.current(job)) is not None]):
+            try:
+                await self._journal.wait(self._put_away(entries, now))
+            except TooBusy:
+                if gone:
+                    break  # What did go is to be told of.
+                raise
+            gone += [entry.job for entry in entries]
+        return gone
 
     async def purge(self, endpoint_id: EndpointId, now: float, limit: int) -> list[JobId]:
         doomed = self._index.waiting(endpoint_id, limit)
@@ -177,6 +214,10 @@ class EmbeddedJobs(IndexedJobs):
 
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
         entry = self._index.entry(job.id)
+        if entry is None and (away := await self._away(job.endpoint_id, job.id)):
+            if not isinstance(away, Entry) or not self._index.read_output(away, away.drained, 1):
+                return []
+            entry = await self._back(away.job)
         if entry is None:
             return []
         await self._settled(entry.change)
@@ -191,11 +232,18 @@ class EmbeddedJobs(IndexedJobs):
             if entry.change <= self._journal.kept:
                 return self._index.read_output(entry, after, bytes_max)
             await self._settled(entry.change)
-        return []
+        away = await self._away(job.endpoint_id, job.id)
+        if not isinstance(away, Entry) or away.job.lease != job.lease:
+            return []
+        return self._index.read_output(away, after, bytes_max)
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         await self._settled(self._journal.said)
-        return self._index.list(endpoint_id, query)
+        window = self._index.window(endpoint_id, query)
+        if query.states and query.states.isdisjoint(TERMINAL):
+            return page(window, (), query)
+        archived = await self.archive.between(endpoint_id, query, window)
+        return page(window, (found for found in archived if self._index.entry(found[1].id) is None), query)
 
     # Changes
 
@@ -220,6 +268,43 @@ class EmbeddedJobs(IndexedJobs):
         entry.change = number = self._journal.do(*also) if unsaid else self._journal.say(record(), *also)
         return number
 
+    # The archive
+
+    async def _away(self, endpoint_id: EndpointId, job_id: JobId) -> Entry | Tombstone | None:
+        """What is known of a job that the index does not have."""
+        going = self._going.get(job_id)
+        if going is not None and going.job.endpoint_id == endpoint_id:
+            return going
+        return await self.archive.find(endpoint_id, job_id)
+
+    def _put_away(self, entries: Sequence[Entry], now: float) -> int:
+        self._say_new(*entries)
+        puts = [also for entry in entries for also in self.archive.putting(entry, now)]
+        change = self._journal.say(records.away(entry.job.id for entry in entries), *puts)
+        for entry in entries:
+            entry.change = change
+            self._index.remove(entry)
+            self._going[entry.job.id] = self._collected.away[entry.job.id] = entry
+        return change
+
+    async def _back(self, was: Job) -> Entry | None:
+        """The entry of a job that was put away as this, among the others again."""
+        going = self._going.get(was.id)
+        if going is not None:
+            await self._settled(going.change)
+        entry = await self.archive.find(was.endpoint_id, was.id)
+        if not isinstance(entry, Entry) or entry.job != was or was.id in self._going:
+            return None
+        if self._index.entry(was.id) is not None:
+            return self._index.current(was)
+        self._index.restore(entry)
+        self._collected.back[was.id] = entry
+        self._collected.rewritten.append(entry)
+        self._journal.say(records.written(entry))
+        totals = records.totals(was.endpoint_id, self._index.totals(was.endpoint_id))  # Its end is in them already.
+        entry.change = self._journal.say(totals)
+        return entry
+
     async def _settled(self, change: int) -> None:
         """Until the change is on disk or undone."""
         with suppress(TooBusy):
@@ -240,12 +325,17 @@ class EmbeddedJobs(IndexedJobs):
                 self._journal.say(records.written(entry))
 
     def _written(self) -> None:
+        for job_id in self._in_writing.away:
+            del self._going[job_id]
         self._in_writing = _NONE
-        self._clean_if_due()
+        self._tidy_if_due()
 
     def _undo(self) -> None:
         """Back to what is on disk. The last first: each that returns to the queue goes to its head."""
         for changes in (self._collected, self._in_writing):
+            for job_id, entry in reversed(changes.away.items()):
+                del self._going[job_id]
+                self._index.put_back(entry)
             for job_id, before in reversed(changes.before.items()):
                 entry = self._index.entry(job_id)
                 if entry is not None:
@@ -254,33 +344,55 @@ class EmbeddedJobs(IndexedJobs):
                 entry = self._index.entry(job_id)
                 if entry is not None:
                     self._index.undo(entry, None)
+            for entry in changes.back.values():
+                self._index.remove(entry)
         self._collected, self._in_writing = _Changes(), _NONE
 
-    # Cleaning
+    # Tidying
 
-    def _clean_if_due(self) -> None:
-        if self._cleaning is None and self._is_unclean():
-            self._cleaning = asyncio.get_running_loop().create_task(self._clean(), name="clean the job journal")
-            self._cleaning.add_done_callback(self._cleaned)
+    def _tidy_if_due(self) -> None:
+        if self._tidying is None and (self._is_crowded() or self._is_unclean()):
+            self._tidying = asyncio.get_running_loop().create_task(self._tidy(), name="tidy the job store")
+            self._tidying.add_done_callback(self._tidied)
+
+    async def _tidy(self) -> None:
+        while self._is_crowded():
+            await self._journal.wait(self._put_away(_step(self._index.ended(STEP)), now=0.0))
+        while self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
+            await self._clean(last)
+
+    def _tidied(self, task: asyncio.Task[None]) -> None:
+        self._tidying = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the job store stays as large as it is for now: %s", error)
+
+    def _is_crowded(self) -> bool:
+        ended = self._index.ended_count
+        return ended > self._ended_max or (ended > 0 and self._index.payload_bytes > self._ended_bytes_max)
 
     def _is_unclean(self) -> bool:
         alive = self._index.payload_bytes + len(self._index) * ENTRY_BYTES
         return self._journal.bytes > self._clean_from_bytes + 2 * alive
 
-    async def _clean(self) -> None:
-        while self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
-            for job_id in await self._journal.jobs_up_to(last):
-                entry = self._index.entry(job_id)
-                if entry is not None and 0 < entry.home <= last:
-                    self._journal.say(records.written(entry))
-                    self._collected.rewritten.append(entry)
-            self._say_new(*self._collected.unsaid.values())  # Their ends are in the totals.
-            for endpoint_id in self._index.endpoints:
-                self._journal.say(records.totals(endpoint_id, self._index.totals(endpoint_id)))
-            self._journal.clean(last)
-            await self._journal.wait(self._journal.said)
+    async def _clean(self, last: int) -> None:
+        """Take what lives out of the journal's rows up to this one, to its end."""
+        for job_id in await self._journal.jobs_up_to(last):
+            entry = self._index.entry(job_id)
+            if entry is not None and 0 < entry.home <= last:
+                self._journal.say(records.written(entry))
+                self._collected.rewritten.append(entry)
+        self._say_new(*self._collected.unsaid.values())  # Their ends are in the totals.
+        for endpoint_id in self._index.endpoints:
+            self._journal.say(records.totals(endpoint_id, self._index.totals(endpoint_id)))
+        self._journal.clean(last)
+        await self._journal.wait(self._journal.said)
 
-    def _cleaned(self, task: asyncio.Task[None]) -> None:
-        self._cleaning = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("the job journal stays as large as it is for now: %s", error)
+
+def _step(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The first of them, as many as go with one commit."""
+    size = 0
+    for count, entry in enumerate(entries[:STEP]):
+        size += entry_bytes(entry)
+        if count and size > AWAY_STEP_BYTES:
+            return entries[:count]
+    return entries[:STEP]

@@ -1,73 +1,42 @@
 """The state of all jobs in memory, behind the memory store and the embedded one.
 
-Every job is one `Entry`, found by id. Per endpoint there is a queue (`_Shelf`): waiting jobs in order, the pressing ones
-among them again so that demand is read without walking past low-priority jobs, and all entries by number for listing.
+Every job is one `Entry`, found by id. Per endpoint (`_Shelf`) there are the waiting ones in order, and all by number for
+listing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
-from typing import NamedTuple
+from itertools import islice
 
 from runyard.adapters.stores.due import DueTimes
+from runyard.adapters.stores.entries import (
+    Before,
+    Entry,
+    Totals,
+    Window,
+    chunks_bytes,
+    entry_bytes,
+    job_bytes,
+    matches,
+    result_bytes,
+)
+from runyard.adapters.stores.waiting import Waiting
 from runyard.domain.errors import Conflict, TooBusy
 from runyard.domain.fleet import Demand
 from runyard.domain.job import IN_PROGRESS, IN_QUEUE, EndpointId, Job, JobId, JobState, WorkerId
-from runyard.ports.stores import JobCounts, JobPage, JobQuery
+from runyard.ports.stores import JobCounts, JobQuery
 
 LIST_SCAN_MAX = 10_000
 """Entries one `list` looks at; a page may be short and still have a `next`."""
 
 
-class Entry:
-    __slots__ = ("change", "chunks", "drained", "due_second", "home", "job", "number", "rank")
-
-    def __init__(self, job: Job, number: int) -> None:
-        self.job = job
-        self.number = number
-        """Counts the jobs of an endpoint as they come."""
-        self.rank = 0
-        """Its place in the queue: who waits longest has the lowest."""
-        self.change = 0
-        """Number of its last change; for a store that writes changes down."""
-        self.home = 0
-        """Where it is written down whole."""
-        self.due_second = -1
-        """The bucket of `DueTimes` that it is in."""
-        self.chunks: list[bytes] | None = None
-        """Stream output; few jobs have any."""
-        self.drained = 0
-
-
-class Before(NamedTuple):
-    """An entry as it was, so that changes to it can be undone. `chunks` is the list itself, which only grows."""
-
-    job: Job
-    chunks: list[bytes] | None
-    chunk_count: int
-    drained: int
-
-    @classmethod
-    def of(cls, entry: Entry) -> Before:
-        return cls(entry.job, entry.chunks, len(entry.chunks or ()), entry.drained)
-
-
-class Totals(NamedTuple):
-    """What an endpoint has seen, which outlives its jobs."""
-
-    ended: dict[JobState, int]
-    retried: int
-    next_number: int
-
-
 class _Shelf:
-    __slots__ = ("ended", "entries", "in_progress", "next_number", "pressing", "retried", "waiting")
+    __slots__ = ("ended", "entries", "in_progress", "next_number", "retried", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: OrderedDict[JobId, Entry] = OrderedDict()
-        self.pressing: OrderedDict[JobId, Entry] = OrderedDict()
+        self.waiting = Waiting()
         self.entries: dict[int, Entry] = {}
         self.next_number = 1
         self.in_progress = 0
@@ -84,6 +53,8 @@ class JobIndex:
         self._entries: dict[JobId, Entry] = {}
         self._shelves: dict[EndpointId, _Shelf] = {}
         self._due = DueTimes()
+        self._ended: OrderedDict[JobId, Entry] = OrderedDict()
+        """In the order of their ends."""
         self._first = self._last = 0
         """Ranks of the first and the last place that were ever given."""
 
@@ -94,10 +65,18 @@ class JobIndex:
     def payload_bytes(self) -> int:
         return self._bytes
 
+    @property
+    def ended_count(self) -> int:
+        return len(self._ended)
+
+    def ended(self, limit: int) -> list[Entry]:
+        """Jobs that have ended, those first that have for longest."""
+        return list(islice(self._ended.values(), limit))
+
     def add(self, job: Job) -> Entry:
         if job.id in self._entries:
             raise Conflict(f"job {job.id} exists already")
-        self._reserve(_size(job))
+        self._reserve(job_bytes(job))
         shelf = self._shelf(job.endpoint_id)
         entry = Entry(job, shelf.next_number)
         shelf.next_number += 1
@@ -112,13 +91,19 @@ class JobIndex:
     def restore(self, entry: Entry) -> None:
         """Put back what was written down. Waiting jobs are to come in the order of their rank."""
         job, shelf = entry.job, self._shelf(entry.job.endpoint_id)
-        self._bytes += _size(job) + _chunks_size(entry)
+        self._bytes += entry_bytes(entry)
         self._entries[job.id] = shelf.entries[entry.number] = entry
         shelf.next_number = max(shelf.next_number, entry.number + 1)
         self._first, self._last = min(self._first, entry.rank), max(self._last, entry.rank)
         self._enter(shelf, entry, None)
         shelf.ended[job.state] -= job.terminal  # Totals are written down by themselves.
         self._schedule(entry)
+
+    def put_back(self, entry: Entry) -> None:
+        """Undo its removal."""
+        self.restore(entry)
+        if entry.job.state is IN_QUEUE:
+            self._shelf(entry.job.endpoint_id).waiting.move_up(entry)
 
     def undo(self, entry: Entry, before: Before | None) -> None:
         """Make it what it was before changes that could not be kept; None: it was not there."""
@@ -134,9 +119,9 @@ class JobIndex:
             shelf.ended[was.state] -= 1  # Moving it back will count it again.
         if job.run == was.run:
             shelf.retried -= max(0, job.attempts_lost - was.attempts_lost)
-        self._bytes -= _chunks_size(entry)
+        self._bytes -= chunks_bytes(entry)
         entry.chunks, entry.drained = before.chunks and before.chunks[: before.chunk_count], before.drained
-        self._bytes += _chunks_size(entry)
+        self._bytes += chunks_bytes(entry)
         self._move(shelf, entry, before.job)
 
     def totals(self, endpoint_id: EndpointId) -> Totals:
@@ -164,7 +149,7 @@ class JobIndex:
         if shelf is None or not shelf.waiting:
             return []
         chosen: list[Entry] = []
-        for entry in shelf.waiting.values():
+        for entry in shelf.waiting:
             job = entry.job
             if worker_id not in job.fenced_from and job.expires_at > now:
                 chosen.append(entry)
@@ -187,7 +172,7 @@ class JobIndex:
 
     def waiting(self, endpoint_id: EndpointId, limit: int) -> list[Entry]:
         """The first in the queue."""
-        return list(islice(self._shelf(endpoint_id).waiting.values(), limit))
+        return list(islice(self._shelf(endpoint_id).waiting, limit))
 
     def remove_endpoint(self, endpoint_id: EndpointId) -> None:
         shelf = self._shelves.pop(endpoint_id, None)
@@ -230,7 +215,7 @@ class JobIndex:
 
     def demand(self, endpoint_id: EndpointId, overdue_at: float, limit: int) -> Demand:
         shelf = self._shelf(endpoint_id)
-        pressing = [entry.job for entry in islice(shelf.pressing.values(), limit)]
+        pressing = shelf.waiting.pressing(limit)
         return Demand(
             queued=len(shelf.waiting),
             pressing=len(pressing),
@@ -252,18 +237,19 @@ class JobIndex:
             in_progress=shelf.in_progress,
         )
 
-    def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
+    def window(self, endpoint_id: EndpointId, query: JobQuery) -> Window:
+        """The newest jobs that a query wants."""
         shelf = self._shelf(endpoint_id)
         top = shelf.next_number if query.after is None else min(int(query.after), shelf.next_number)
         bottom = max(1, top - LIST_SCAN_MAX)
-        jobs: list[Job] = []
+        jobs: list[tuple[int, Job]] = []
         for number in range(top - 1, bottom - 1, -1):
             entry = shelf.entries.get(number)
-            if entry is not None and _matches(entry.job, query):
-                jobs.append(entry.job)
+            if entry is not None and matches(entry.job, query):
+                jobs.append((number, entry.job))
                 if len(jobs) == query.limit:
-                    return JobPage(jobs=tuple(jobs), next=str(number) if number > 1 else None)
-        return JobPage(jobs=tuple(jobs), next=str(bottom) if bottom > 1 else None)
+                    return Window(jobs, top, number)
+        return Window(jobs, top, bottom)
 
     def _shelf(self, endpoint_id: EndpointId) -> _Shelf:
         shelf = self._shelves.get(endpoint_id)
@@ -281,7 +267,7 @@ class JobIndex:
     def _move(self, shelf: _Shelf, entry: Entry, job: Job) -> None:
         was, entry.job = entry.job, job
         if job.output is not was.output or job.error is not was.error or job.attempts is not was.attempts:
-            self._bytes += _result_size(job) - _result_size(was)
+            self._bytes += result_bytes(job) - result_bytes(was)
         # One that goes on waiting keeps its place: setting its lifetime must not send it to the end.
         if job.state is not was.state:
             self._leave(shelf, was)
@@ -293,15 +279,14 @@ class JobIndex:
         job = entry.job
         state = job.state
         if state is IN_QUEUE:
-            shelf.waiting[job.id] = entry
-            if not job.policy.low_priority:
-                shelf.pressing[job.id] = entry
+            shelf.waiting.append(entry)
             if was is not None:
                 self._place(shelf, entry, was)
         elif state is IN_PROGRESS:
             shelf.in_progress += 1
         else:
             shelf.ended[state] += 1
+            self._ended[job.id] = entry
 
     def _place(self, shelf: _Shelf, entry: Entry, was: Job) -> None:
         """Move a job that is back, and so last in the queue, to its place: the queue is in the order of ranks."""
@@ -313,18 +298,15 @@ class JobIndex:
             self._first -= 1
             entry.rank = self._first
         # Ahead of one whose take is undone can only be what was passed over, being fenced from that worker.
-        ahead = list(takewhile(lambda other: other.rank < entry.rank, shelf.waiting.values()))
-        for other in (entry, *reversed(ahead)):
-            for queue in (shelf.waiting, shelf.pressing):
-                if other.job.id in queue:
-                    queue.move_to_end(other.job.id, last=False)
+        shelf.waiting.move_up(entry)
 
     def _leave(self, shelf: _Shelf, job: Job) -> None:
         if job.state is IN_QUEUE:
-            del shelf.waiting[job.id]
-            shelf.pressing.pop(job.id, None)
+            shelf.waiting.remove(job)
         elif job.state is IN_PROGRESS:
             shelf.in_progress -= 1
+        else:
+            del self._ended[job.id]
 
     def _schedule(self, entry: Entry) -> None:
         second = int(entry.job.due_at)
@@ -335,13 +317,13 @@ class JobIndex:
     def _delete(self, shelf: _Shelf, entry: Entry) -> None:
         self._leave(shelf, entry.job)
         self._due.drop(entry.job.id, entry.due_second)
-        self._forget_output(entry)
-        self._bytes -= _size(entry.job)
+        entry.due_second = -1
+        self._bytes -= entry_bytes(entry)
         shelf.entries.pop(entry.number, None)
         del self._entries[entry.job.id]
 
     def _forget_output(self, entry: Entry) -> None:
-        self._bytes -= _chunks_size(entry)
+        self._bytes -= chunks_bytes(entry)
         entry.chunks, entry.drained = None, 0
 
 
@@ -361,19 +343,6 @@ class IndexedJobs:
         return self._index.counts(endpoint_id)
 
 
-def _size(job: Job) -> int:
-    return len(job.input) + len(job.s3_config or b"") + len(job.webhook or "") + _result_size(job)
-
-
-def _result_size(job: Job) -> int:
-    size = len(job.output if isinstance(job.output, bytes) else b"") + len(job.error or "")
-    return size + sum(attempt.size for attempt in job.attempts) if job.attempts else size
-
-
-def _chunks_size(entry: Entry) -> int:
-    return 0 if entry.chunks is None else sum(map(len, entry.chunks))
-
-
 def _within(chunks: list[bytes], start: int, bytes_max: int | None) -> Iterator[bytes]:
     """From `start` on. By index: a copy of what is left would cost a long stream its length for each page."""
     total = 0
@@ -383,9 +352,3 @@ def _within(chunks: list[bytes], start: int, bytes_max: int | None) -> Iterator[
         if bytes_max is not None and total > bytes_max and total > len(chunk):
             return
         yield chunk
-
-
-def _matches(job: Job, query: JobQuery) -> bool:
-    if query.states and job.state not in query.states:
-        return False
-    return query.worker_id is None or (job.lease is not None and job.lease.worker_id == query.worker_id)

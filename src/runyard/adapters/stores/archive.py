@@ -1,0 +1,120 @@
+"""The archive of jobs in memory, and what both archives share: how its jobs stand in an endpoint's list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TypeVar
+
+from runyard.adapters.stores.entries import Entry, Window, entry_bytes, matches
+from runyard.domain.job import EndpointId, Job, JobId
+from runyard.domain.payload import Spilled
+from runyard.domain.tombstone import Tombstone, tombstone_of
+from runyard.ports.archive import STEP
+from runyard.ports.stores import JobPage, JobQuery
+
+ENTRY_BYTES = 400
+TOMBSTONE_BYTES = 200
+"""About what one takes, beside its payload."""
+
+_Key = tuple[EndpointId, JobId]
+_T = TypeVar("_T")
+
+
+class MemoryArchive:
+    """An `Archive` in dictionaries."""
+
+    def __init__(self) -> None:
+        self._entries: dict[_Key, Entry] = {}
+        self._tombstones: dict[_Key, Tombstone] = {}
+        """Both in the order in which they came."""
+        self._bytes = 0
+
+    # For the store
+
+    def keep(self, entry: Entry) -> None:
+        key = (entry.job.endpoint_id, entry.job.id)
+        self._remove(key)
+        self._entries[key] = entry
+        self._bytes += _size(entry)
+
+    def mark(self, tombstone: Tombstone) -> None:
+        key = (tombstone.endpoint_id, tombstone.job_id)
+        self._remove(key)
+        self._tombstones[key] = tombstone
+
+    def find(self, endpoint_id: EndpointId, job_id: JobId) -> Entry | Tombstone | None:
+        key = (endpoint_id, job_id)
+        return self._entries.get(key) or self._tombstones.get(key)
+
+    def take(self, endpoint_id: EndpointId, job_id: JobId) -> Entry | None:
+        """Out of here, to be changed."""
+        return self._remove((endpoint_id, job_id))
+
+    def between(self, endpoint_id: EndpointId, query: JobQuery, window: Window) -> list[tuple[int, Job]]:
+        """Jobs in this part of the endpoint's list."""
+        return [
+            (entry.number, entry.job)
+            for (of, _), entry in self._entries.items()
+            if of == endpoint_id and window.bottom <= entry.number < window.top and matches(entry.job, query)
+        ]
+
+    # The port
+
+    async def endpoints(self) -> list[EndpointId]:
+        return list({endpoint_id for endpoint_id, _ in self._entries})
+
+    async def used_bytes(self) -> int:
+        return self._bytes + len(self._tombstones) * TOMBSTONE_BYTES
+
+    async def forget(self, endpoint_id: EndpointId, expired_before: float, now: float) -> int:
+        jobs = (entry.job for entry in self._entries.values() if entry.job.endpoint_id == endpoint_id)
+        doomed = sorted((job for job in jobs if job.expires_at <= expired_before), key=lambda job: job.expires_at)
+        return self._forget(doomed[:STEP], now)
+
+    async def forget_oldest(self, now: float) -> int:
+        jobs = (entry.job for entry in self._entries.values())
+        return self._forget(_some(jobs, lambda job: job.expires_at <= now), now)
+
+    async def clear(self, endpoint_id: EndpointId) -> int:
+        doomed = _some(self._entries, lambda key: key[0] == endpoint_id)
+        for key in doomed:
+            self._remove(key)
+        return len(doomed)
+
+    async def bury(self, gone_before: float, named_before: float) -> int:
+        def is_old(stone: Tombstone) -> bool:
+            return stone.gone_at <= (gone_before if stone.fingerprint is None else min(gone_before, named_before))
+
+        doomed = _some(self._tombstones.items(), lambda item: is_old(item[1]))
+        for key, _ in doomed:
+            del self._tombstones[key]
+        return len(doomed)
+
+    def _forget(self, doomed: list[Job], now: float) -> int:
+        for job in doomed:
+            self.mark(tombstone_of(job, now))
+        return len(doomed)
+
+    def _remove(self, key: _Key) -> Entry | None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= _size(entry)
+        self._tombstones.pop(key, None)
+        return entry
+
+
+def page(window: Window, archived: Iterable[tuple[int, Job]], query: JobQuery) -> JobPage:
+    """The newest of both, and where to go on."""
+    found = sorted((*window.jobs, *archived), key=lambda found: found[0], reverse=True)[: query.limit]
+    bottom = found[-1][0] if len(found) == query.limit else window.bottom
+    return JobPage(jobs=tuple(job for _, job in found), next=str(bottom) if bottom > 1 else None)
+
+
+def _some(of: Iterable[_T], which: Callable[[_T], bool]) -> list[_T]:
+    return list(islice(filter(which, of), STEP))
+
+
+def _size(entry: Entry) -> int:
+    output = entry.job.output
+    return ENTRY_BYTES + entry_bytes(entry) + (output.size if isinstance(output, Spilled) else 0)
