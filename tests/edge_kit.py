@@ -279,8 +279,10 @@ class Yard:
         self.roster = Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
-        self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock, limits=settings.attempt_limits)
-        self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids)
+        self.dispatch = Dispatch(
+            self.store, self.roster, self.signals, self.clock, limits=lambda _: settings.attempt_limits
+        )
+        self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids, terms=lambda _: settings.job_terms)
         self.payloads = MemoryPayloads()
         self.spills = Spills(self.payloads, self.store, self.clock, Carried(settings.webhook_output_bytes_max))
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)

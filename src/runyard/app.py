@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows which adapter is real. Starts and stops the loops."""
+"""The composition root: the only place that knows which adapter is real. Serves until the keeper wants something else."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ import asyncio
 import gc
 import logging
 import os
-import random
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-
-from starlette.applications import Starlette
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.disk import DataDisk
@@ -34,187 +28,19 @@ from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
-from runyard.api.app import Services, build_app
 from runyard.config import Settings
 from runyard.domain.errors import RunyardError
-from runyard.domain.webhook import SCHEDULES
 from runyard.edge.bodies import webhook_body
-from runyard.edge.jobs import JobRoutes
 from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
-from runyard.edge.worker import WorkerRoutes
+from runyard.platform import Adapters, Platform
 from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
-from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
-from runyard.ports.system import Clock, Disk, Ids, Signals
-from runyard.ports.webhooks import Outbox, WebhookSender
-from runyard.services.access import Access
-from runyard.services.adoption import Adoption, Records
-from runyard.services.dead_letters import DeadLetters
-from runyard.services.dispatch import Dispatch
-from runyard.services.endpoints import Endpoints
-from runyard.services.fleet import Fleet
-from runyard.services.forgetting import Forgetting
-from runyard.services.jobs import Jobs
-from runyard.services.lifecycle import Lifecycle, WorkerOptions
-from runyard.services.limits import RateLimits
-from runyard.services.logs import Logs
-from runyard.services.room import Room
-from runyard.services.roster import Roster
-from runyard.services.spill import Carried, Spills
-from runyard.services.sweeper import Sweeper
-from runyard.services.webhooks import Keeping, Webhooks
+from runyard.ports.stores import JobStore
+from runyard.ports.webhooks import Outbox
+from runyard.services.spill import Carried
 
 log = logging.getLogger("runyard")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapters:
-    """What a platform stands on."""
-
-    store: JobStore
-    outbox: Outbox
-    """What `store` owes."""
-    control: ControlStore
-    fleet: FleetStore
-    blobs: Blobs
-    payloads: Payloads
-    """For what is too large for `store`."""
-    carried: Carried
-    """What `outbox` may tell of that."""
-    signals: Signals
-    clock: Clock
-    ids: Ids
-    runtime: Callable[[RuntimeObserver], WorkerRuntime]
-    webhooks: WebhookSender
-    disk: Disk
-
-
-class Platform:
-    """All services over one set of adapters, and the routes in front of them."""
-
-    def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
-        a = adapters
-        self.runtime_of = a.runtime
-        self.stores = (a.store, a.fleet, a.control)
-        self.broken = asyncio.Event()
-        """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
-        self.handing_over = False
-        """Another process goes on with the workers and the jobs."""
-        self.roster = Roster()
-        self.logs = Logs(a.clock)
-        self.access = Access(a.control, a.clock, a.ids)
-        self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals, terms=settings.job_terms)
-        self.webhooks = _webhooks(a, settings)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=settings.attempt_limits)
-        self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids)
-        self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
-        self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
-        if settings.store != "memory":
-            self.jobs.admit = self.room.admit
-        self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
-        self.forgetting = _forgetting(a, self.endpoints, self.room, settings)
-        records = Records(a.fleet)
-        self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
-        self.lifecycle = Lifecycle(
-            self.endpoints,
-            self.dispatch,
-            self.roster,
-            records,
-            a.signals,
-            a.clock,
-            a.ids,
-            self.logs,
-            _worker_options(settings, worker_url),
-        )
-        self.fleet = Fleet(self.endpoints, a.store, self.roster, a.signals, a.clock, self.lifecycle)
-        self.job_routes = JobRoutes(
-            self.jobs,
-            self.endpoints,
-            self.fleet,
-            self.access,
-            limits=RateLimits(settings.rate_limits, self.fleet),
-            run_bytes_max=settings.run_bytes_max,
-            runsync_bytes_max=settings.runsync_bytes_max,
-            spills=self.spills,
-        )
-        self.worker_routes = WorkerRoutes(
-            self.dispatch,
-            self.roster,
-            self.lifecycle.ailing,
-            poll_hold_s=settings.poll_hold_s,
-            result_bytes_max=settings.result_bytes_max,
-            result_inline_bytes=settings.result_inline_bytes,
-            spills=self.spills,
-        )
-        self.app = self._control_plane(adapters, settings)
-
-    def _control_plane(self, a: Adapters, settings: Settings) -> Starlette:
-        """What is not a hot route, behind the user port."""
-        return build_app(
-            Services(
-                access=self.access,
-                endpoints=self.endpoints,
-                fleet=self.fleet,
-                jobs=self.jobs,
-                dead_letters=DeadLetters(a.store, self.jobs, a.clock),
-                logs=self.logs,
-                webhooks=self.webhooks,
-                blobs=a.blobs,
-                room=self.room,
-                clock=a.clock,
-                settings=settings,
-                answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
-            )
-        )
-
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """The loops, for as long as the context is open. Workers end with it, in good order while `drain` waits, unless it
-        is `handing_over`.
-        """
-        await self.access.load()
-        await self.endpoints.load()
-        runtime = self.runtime_of(self.lifecycle)
-        self.lifecycle.open(runtime)
-        await self.adoption.run(runtime, self.lifecycle)
-        await self.room.look()
-        looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room)
-        loops = [asyncio.create_task(service.run()) for service in looping]
-        for loop in loops:
-            loop.add_done_callback(self._loop_ended)
-        try:
-            yield
-        finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-            await self.lifecycle.close()
-            await (runtime.leave() if self.handing_over else runtime.close())
-            await self.lifecycle.stopped()  # Jobs of workers that have just ended go back while there is a store.
-            for store in self.stores:
-                await store.close()
-
-    def _loop_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            log.critical("a loop of the platform has ended; the platform stops", exc_info=task.exception())
-            self.broken.set()
-
-    async def drain(self) -> None:
-        """Take no more jobs, let workers finish what they hold within their grace, and end log followers."""
-        self.jobs.closing = True
-        self.logs.close()  # Followers would keep their connections, and so the port, open.
-        await self.fleet.shutdown()
-        await self.webhooks.settle()
-
-    def hand_over(self) -> None:
-        """Leave workers and jobs to the next process. Requests under way are still served."""
-        self.handing_over = True
-        self.fleet.pause()
-        for live in self.roster:
-            if live.stopping:  # Nobody else will know that it was told to stop a job, and whether it does.
-                self.lifecycle.replace(live, "it was stopping a job when the server was replaced")
-        self.logs.close()
 
 
 async def serve(settings: Settings, seat: Seat) -> None:
@@ -344,47 +170,6 @@ def _job_store(settings: Settings, root: Path, vigil: Vigil, carried: Carried) -
     )
     assert store.outbox is not None
     return store, store.outbox
-
-
-def _forgetting(adapters: Adapters, endpoints: Endpoints, room: Room, settings: Settings) -> Forgetting:
-    bytes_max = settings.keep_bytes_max
-    if settings.store == "memory":
-        bytes_max = min(bytes_max, settings.store_bytes_max // 8)
-    return Forgetting(
-        adapters.store.archive,
-        endpoints,
-        adapters.clock,
-        bytes_max=bytes_max,
-        tombstone_s=settings.tombstone_s,
-        is_full=room.is_full,
-    )
-
-
-def _webhooks(adapters: Adapters, settings: Settings) -> Webhooks:
-    keeping = Keeping(
-        keep=timedelta(seconds=settings.webhook_keep_s),
-        finished_max=settings.webhook_keep_max,
-        waiting_max=settings.webhook_waiting_max,
-        bytes_max=settings.webhook_keep_bytes,
-    )
-    return Webhooks(
-        adapters.outbox,
-        adapters.webhooks,
-        adapters.clock,
-        adapters.ids,
-        schedule=SCHEDULES[settings.webhook_retries],
-        keeping=keeping,
-        chance=random.random,
-    )
-
-
-def _worker_options(settings: Settings, worker_url: str) -> WorkerOptions:
-    return WorkerOptions(
-        worker_url=worker_url,
-        ping_interval_ms=settings.ping_interval_ms,
-        stop_grace=timedelta(seconds=settings.stop_grace_s),
-        job_stop_grace=timedelta(seconds=settings.job_stop_grace_s),
-    )
 
 
 def _isolated(choice: str) -> bool:

@@ -16,12 +16,12 @@ from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import LoopClock, RandomIds
-from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobState, WorkerId
 from runyard.domain.worker import Exit, WorkerPhase
 from runyard.edge.bodies import job_body
+from runyard.platform import Adapters, Platform
 from runyard.ports.runtime import RuntimeObserver
 from runyard.services.roster import LiveWorker
 from runyard.services.spill import Carried

@@ -1,68 +1,17 @@
 """Jobs whose workers die or are stopped, from a client's request to what it reads of each attempt, on the loop's clock."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from runyard.app import Platform
 from runyard.config import Settings
 from runyard.domain.job import EndpointId, JobId
 from runyard.domain.worker import Exit
-from tests.builders import ENDPOINT, a_scaling, an_endpoint
-from tests.component.crew import Crew
-from tests.component.wire import GET, POST, Ports, Reply, open_ports
+from tests.builders import ENDPOINT
+from tests.component.scene import playing
+from tests.component.wire import POST
 
 pytestmark = pytest.mark.looptime
-
-
-class Scene:
-    """A platform with one endpoint and workers that do as they are told."""
-
-    def __init__(self, ports: Ports, crew: Crew) -> None:
-        self.ports = ports
-        self.crew = crew
-
-    @property
-    def platform(self) -> Platform:
-        return self.ports.platform
-
-    async def run(self, **input: Any) -> str:
-        """Submit a job; its id."""
-        return (await self.ask(POST, "/run", json.dumps({"input": {"s": 1} | input}))).json()["id"]
-
-    async def ask(self, method: str, path: str, body: str | None = None) -> Reply:
-        return await (await self.ports.connect()).ask(self.ports.request(method, path, body))
-
-    async def detail(self, job_id: str) -> dict[str, Any]:
-        return (await self.ask(GET, f"/requests/{job_id}")).json()
-
-    async def retried(self) -> int:
-        return (await self.ask(GET, "/health")).json()["jobs"]["retried"]
-
-    async def until(self, job_id: str, status: str) -> dict[str, Any]:
-        """The job when it is there."""
-        async with asyncio.timeout(600):
-            while (job := await self.detail(job_id))["status"] != status:  # noqa: ASYNC110  Not every state has an event.
-                await asyncio.sleep(0.25)
-        return job
-
-
-@asynccontextmanager
-async def playing(settings: Settings | None = None, *, workers_max: int = 1) -> AsyncIterator[Scene]:
-    crews: list[Crew] = []
-
-    def crew(observer: Any) -> Crew:
-        crews.append(Crew(observer))
-        return crews[0]
-
-    endpoint = an_endpoint(scaling=a_scaling(workers_min=1, workers_max=workers_max))
-    async with open_ports(settings or Settings(), endpoint=endpoint, runtime=crew) as ports:
-        crews[0].ports = ports
-        yield Scene(ports, crews[0])
 
 
 @pytest.mark.row("F034")

@@ -7,6 +7,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from runyard.client.sync import Connection
 from runyard.domain.attempt import Cause, Evidence
 from runyard.domain.fleet import QueueReason
 from runyard.domain.job import WorkerId
+from runyard.domain.terms import QUEUE, OwnTerms
 from runyard.ports.runtime import LogSource
 from tests.builders import a_job
 from tests.component.control_plane import BASE, ControlPlane, Report
@@ -126,6 +128,50 @@ def test_a_folder_becomes_an_endpoint_of_its_name(yard: Yard, folder: Path) -> N
     assert yard.bundle_of("hello") == [".runpodignore", "handler.py"]
     assert (endpoint.scaling.workers_min, endpoint.scaling.workers_max) == (0, 3)
     assert endpoint.scaling.idle_timeout.total_seconds() == 5
+
+
+def test_terms_of_jobs_are_the_endpoints_own_where_a_flag_says_so(yard: Yard, folder: Path) -> None:
+    flags = "--retention 90.5 --retention-sync 9 --ttl 600 --ttl-scope queue --keep 0 --attempts-max 1"
+    yard.ok("deploy", str(folder), *flags.split())
+    terms = OwnTerms(retention_s=90.5, retention_sync_s=9, ttl_s=600, ttl_scope=QUEUE, keep_s=0, attempts_max=1)
+    assert terms == yard.endpoint().terms
+
+    yard.ok("deploy", str(folder), "--keep", "86400")
+    assert replace(terms, keep_s=86_400) == yard.endpoint().terms
+    refused = yard.run("deploy", str(folder), "--ttl", "9")
+    assert (1, True) == (refused.exit_code, "runyard.jobs.ttlSeconds must be 10 to 604800, not 9" in refused.stderr)
+    for value in ("nan", "inf", "soon"):
+        assert 2 == yard.run("deploy", str(folder), "--keep", value).exit_code
+
+
+def test_one_endpoint_is_shown_with_what_holds_for_its_jobs(yard: Yard, folder: Path) -> None:
+    id = yard.ok("deploy", str(folder), "--ttl-scope", "queue", "--keep", "0").strip()
+    shown = yard.ok("endpoints", "show", "hello")
+
+    assert shown.splitlines() == [
+        f"id:       {id}",
+        "name:     hello",
+        "version:  1",
+        "handler:  handler.py",
+        "workers:  0-3",
+        "scaling:  queue-delay 4s",
+        "timeout:  300s",
+        "created:  2027-01-15T08:00:00.000Z",
+        "JOBS            HOLDS   SET BY",
+        "retention       1800s   platform",
+        "retention-sync  60s     platform",
+        "ttl             86400s  platform",
+        "ttl-scope       queue   endpoint",
+        "keep            0s      endpoint",
+        "attempts-max    3       platform",
+    ]
+    assert 2 == yard.run("endpoints", "--json", "show", "hello").exit_code
+    yard.plane.fleet.reasons[yard.endpoint().id] = QueueReason("starting_worker", "worker w1 is starting")
+    assert "waits:    starting_worker: worker w1 is starting" in yard.ok("endpoints", "show", id)
+    assert (id, ["ttlScope", "keepSeconds"]) == (
+        (told := yard.json("endpoints", "show", "hello"))["id"],
+        told["runyard"]["jobs"]["own"],
+    )
 
 
 def test_every_flag_reaches_the_endpoint(yard: Yard, folder: Path) -> None:

@@ -9,6 +9,15 @@ import pytest
 from runyard.domain.fleet import QueueReason
 from tests.component.control_plane import BASE, ControlPlane, Report
 
+PLATFORMS_TERMS = {
+    "retentionSeconds": 1800,
+    "retentionSyncSeconds": 60,
+    "ttlSeconds": 86_400,
+    "ttlScope": "all",
+    "keepSeconds": 604_800,
+    "attemptsMax": 3,
+}
+
 
 @pytest.fixture
 async def plane() -> AsyncIterator[ControlPlane]:
@@ -49,7 +58,13 @@ async def test_a_created_endpoint_has_the_documented_shape_and_defaults(plane: C
         "timeout": 300000,
         "flashboot": "OFF",
         "createdAt": "2027-01-15T08:00:00.000Z",
-        "runyard": {"version": 1, "generation": 1, "bundle": plane.bundle, "handler": "handler.py"},
+        "runyard": {
+            "version": 1,
+            "generation": 1,
+            "bundle": plane.bundle,
+            "handler": "handler.py",
+            "jobs": PLATFORMS_TERMS | {"own": []},
+        },
     }
     assert (await plane.client.get(f"/v2/serverless/{id}")).json() == reply.json()
     assert (await plane.client.get("/v2/serverless")).json() == {"endpoints": [reply.json()]}
@@ -143,6 +158,25 @@ REFUSED_CREATES: list[tuple[str, dict[str, Any], int, str]] = [
     ("long name", {"name": "x" * 192}, 400, "name"),
     ("unknown bundle", {"runyard": {"bundle": "0" * 64}}, 400, "PUT /v2/bundles/"),
     ("odd bundle", {"runyard": {"bundle": "x"}}, 400, "runyard.bundle"),
+    *(
+        (f"{name} of {value}", {"runyard": {"jobs": {name: value}, "bundle": "x"}}, 400, f"runyard.jobs.{name} must be")
+        for name, values in {
+            "retentionSeconds": (0, 604_801),
+            "retentionSyncSeconds": (0, 604_801),
+            "ttlSeconds": (9.9, 604_801),
+            "keepSeconds": (-1, 31_536_001),
+            "attemptsMax": (0, 21),
+        }.items()
+        for value in values
+    ),
+    ("odd scope", {"runyard": {"jobs": {"ttlScope": "run"}}}, 422, "$.runyard.jobs.ttlScope: invalid enum value 'run'"),
+    (
+        "half an attempt",
+        {"runyard": {"jobs": {"attemptsMax": 1.5}}},
+        422,
+        "$.runyard.jobs.attemptsMax: expected `int | null`, got `float`",
+    ),
+    ("unknown term", {"runyard": {"jobs": {"x": 1}}}, 422, "$.runyard.jobs: additional properties 'x' not allowed"),
 ]
 
 
@@ -167,6 +201,24 @@ async def test_a_create_that_cannot_be_is_refused_with_what_to_change(
         assert says in problem["detail"]
         assert "errors" not in problem
     assert (await plane.client.get("/v2/serverless")).json() == {"endpoints": []}
+
+
+async def test_an_endpoint_has_terms_of_its_own_until_they_are_null_again(plane: ControlPlane) -> None:
+    jobs = {"retentionSeconds": 90.5, "ttlScope": "queue", "keepSeconds": 0, "attemptsMax": 20}
+    was = await plane.create(runyard={"bundle": plane.bundle, "jobs": jobs})
+    assert PLATFORMS_TERMS | jobs | {"own": list(jobs)} == was["runyard"]["jobs"]
+
+    changed = {"retentionSeconds": None, "ttlScope": None, "ttlSeconds": 10, "retentionSyncSeconds": 604_800}
+    now = await plane.update(was["id"], runyard={"jobs": changed})
+    holds = {"ttlSeconds": 10, "retentionSyncSeconds": 604_800, "keepSeconds": 0, "attemptsMax": 20}
+    own = ["retentionSyncSeconds", "ttlSeconds", "keepSeconds", "attemptsMax"]
+    assert PLATFORMS_TERMS | holds | {"own": own} == now["runyard"]["jobs"]
+    assert (1, 2) == (now["runyard"]["version"], now["runyard"]["generation"])
+    assert (
+        now
+        == await plane.update(was["id"], runyard={"jobs": {}})
+        == (await plane.client.get(f"/v2/serverless/{was['id']}")).json()
+    )
 
 
 async def test_a_name_that_is_taken_is_refused(plane: ControlPlane) -> None:

@@ -20,11 +20,11 @@ from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import RandomIds, SystemClock
 from runyard.adapters.webhooks import HttpxWebhooks
-from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.payload import Spilled
 from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
+from runyard.platform import Adapters, Platform
 from runyard.services.spill import Carried
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
 from tests.control_doubles import MemoryBlobs, SetDisk

@@ -18,11 +18,11 @@ from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.system import LoopClock, RandomIds
-from runyard.app import Adapters, Platform
 from runyard.config import Settings
 from runyard.domain.endpoint import Endpoint
 from runyard.edge.bodies import job_body
 from runyard.edge.listener import listening
+from runyard.platform import Adapters, Platform
 from runyard.ports.runtime import RuntimeObserver
 from runyard.services.spill import Carried
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint

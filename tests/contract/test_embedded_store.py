@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.journal import LONE_TURNS_MIN
 from runyard.domain.errors import RunyardError, TooBusy
-from runyard.domain.job import Job, JobState
+from runyard.domain.job import ExecutionPolicy, Job, JobState
 from runyard.domain.payload import Spilled
+from runyard.domain.terms import QUEUE, TtlScope
 from runyard.ports.stores import JobQuery
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract.job_stores import A, B, kept, put_away, saved, stored, taken
@@ -77,6 +79,40 @@ async def test_what_has_expired_meanwhile_is_due(tmp_path: Path) -> None:
 
     store = opened(tmp_path)
     assert ["c"] == [job.id for job in (await store.list(ENDPOINT, JobQuery())).jobs]
+    await store.close()
+
+
+@pytest.mark.parametrize("scope", TtlScope)
+async def test_a_job_that_may_finish_is_not_due_after_a_restart_either(tmp_path: Path, scope: TtlScope) -> None:
+    store = opened(tmp_path)
+    await stored(store, "a", "b", expires_at=START + 50, ttl_scope=scope)
+    [running] = await store.take(ENDPOINT, A, 1, START + 10)
+    await store.close()
+
+    store = opened(tmp_path)
+    due = {job.id for job in await store.due(START + 50, 9)}
+    assert ({"b"} if scope is QUEUE else {running.id, "b"}) == due
+    await store.close()
+
+
+@pytest.mark.parametrize("put_it_away", [False, True])
+@pytest.mark.parametrize(
+    "policy", [ExecutionPolicy(), ExecutionPolicy(low_priority=True), ExecutionPolicy(ttl=timedelta(seconds=77))]
+)
+async def test_a_job_comes_back_on_the_terms_that_it_was_taken_on(
+    tmp_path: Path, policy: ExecutionPolicy, put_it_away: bool
+) -> None:
+    store = opened(tmp_path)
+    terms = {"ttl_s": 77.0, "ttl_scope": QUEUE, "retention_s": 5.0}
+    [one, other] = await stored(store, "one", "other", policy=policy, **terms)
+    other = await saved(store, other, other.expire_in(100, START))
+    if put_it_away:
+        one = await saved(store, one, one.cancel(START))
+        await put_away(store, one)
+    await store.close()
+
+    store = opened(tmp_path)
+    assert [one, other] == [await kept(store, one), await kept(store, other)]
     await store.close()
 
 

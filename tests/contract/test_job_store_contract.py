@@ -8,6 +8,7 @@ import pytest
 from runyard.domain.errors import Conflict, RunyardError
 from runyard.domain.fleet import Demand
 from runyard.domain.job import DEFAULT_POLICY, EndpointId, ExecutionPolicy, Job, JobId, JobState
+from runyard.domain.terms import QUEUE
 from runyard.ports.stores import JobCounts, JobQuery, JobStore
 from tests.builders import ENDPOINT, START, a_job
 from tests.contract.job_stores import A, B, kept, put_away, saved, stored, taken
@@ -235,6 +236,25 @@ async def test_a_job_is_due_at_its_latest_time_only(store: JobStore) -> None:
 
     assert [] == await store.due(START + 79.9, 9)
     assert ["a"] == [job.id for job in await store.due(START + 80, 9)]
+
+
+async def test_a_running_job_that_may_finish_is_due_when_it_runs_too_long_and_once_it_waits_again(
+    store: JobStore,
+) -> None:
+    await stored(store, "a", ttl_scope=QUEUE, expires_at=START + 30, execution_timeout_s=50.0)
+    [job] = await store.take(ENDPOINT, A, 1, START + 10)
+
+    assert [] == await store.due(START + 59.9, 9)
+    assert ["a"] == [job.id for job in await store.due(START + 60, 9)]
+    await saved(store, job, job.lose_worker(START + 40, "it died"))
+    assert ["a"] == [job.id for job in await store.due(START + 40, 9)]
+
+
+async def test_a_job_whose_time_is_over_is_not_taken_any_more(store: JobStore) -> None:
+    await stored(store, "over", expires_at=LATER)
+    await stored(store, "on", expires_at=LATER + 0.1)
+
+    assert ["on"] == [job.id for job in await store.take(ENDPOINT, A, 9, LATER)]
 
 
 async def test_jobs_stay_due_until_something_is_done_about_them(store: JobStore) -> None:

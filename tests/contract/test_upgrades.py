@@ -177,7 +177,8 @@ def test_a_file_that_cannot_be_opened_is_named(path: Path, spoil: str | None) ->
 
 def facts(job: Job) -> tuple[object, ...]:
     """What a reader asks for."""
-    return (job.state, job.input, job.output, job.error, job.lease, job.created_at, job.finished_at, job.expires_at)
+    times = (job.created_at, job.finished_at, job.expires_at, job.retention_s, job.ttl_s, job.ttl_scope)
+    return (job.state, job.input, job.output, job.error, job.lease, *times)
 
 
 def tables(path: Path) -> list[tuple[str, str]]:

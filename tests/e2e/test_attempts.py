@@ -56,7 +56,7 @@ def test_a_job_that_ends_its_worker_each_time_is_put_aside_with_the_evidence(dat
         assert f"{job_id}  FAILED, quarantined" in dead.stdout
         assert "worker_died, exit code 3" in dead.stdout
         assert (1, True) == (refused.returncode, "--force" in refused.stderr)
-        assert (0, "queued 1 jobs again\n") == (again.returncode, again.stdout)
+        assert (0, f"{job_id} IN_QUEUE\n") == (again.returncode, again.stdout)
         assert {1, 2} == {attempt["run"] for attempt in second["attempts"]}
 
 

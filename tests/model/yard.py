@@ -9,6 +9,7 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobId, JobState, WorkerId
+from runyard.domain.terms import DEFAULT_TERMS
 from runyard.domain.worker import Exit
 from runyard.ports.runtime import Launch
 from runyard.ports.stores import JobQuery, JobStore
@@ -96,6 +97,7 @@ class Yard:
         self.endpoint = an_endpoint()
         self.processes: list[Process] = []
         self.told: Any = None
+        self.terms = DEFAULT_TERMS
         self._begin(self.run(ground.open()))
 
     def _begin(self, store: JobStore) -> None:
@@ -103,7 +105,8 @@ class Yard:
         self.store, self.roster = store, Roster()
         self.dispatch = Dispatch(store, self.roster, self.signals, self.clock)
         self.dispatch.replace_worker = self._replace
-        self.jobs = Jobs(store, self.dispatch, self.signals, self.clock, self.ids)
+        terms = lambda endpoint_id: self.terms  # noqa: E731
+        self.jobs = Jobs(store, self.dispatch, self.signals, self.clock, self.ids, terms=terms)
         self.sweeper = Sweeper(store, self.dispatch, self.signals, self.clock)
 
     def handed(self, poll: Poll, jobs: Sequence[Job]) -> None:
@@ -138,6 +141,10 @@ class Yard:
     def submit_once(self, id: JobId, *, input: bytes = b"1", **request: Any) -> tuple[Job, bool]:
         """Under this name."""
         return self.run(self.jobs.submit_once(self.endpoint, Request(input=input, **request), id))
+
+    def sweep(self) -> None:
+        while self.run(self.sweeper.sweep()):
+            pass
 
     def start_worker(self) -> Process:
         process = Process(self.roster.add(a_worker(self.ids.worker())))

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from runyard.api.terms import terms_asked
 from runyard.domain.endpoint import EndpointKind, RunSpec
 from runyard.domain.errors import BadRequest, Unprocessable
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.terms import OwnTerms
 from runyard.services.endpoints import EndpointChange, check_idle_timeout
 from runyard.wire import control as wire
 
@@ -53,13 +55,14 @@ class Creation:
     kind: EndpointKind
     scaling: ScalingPolicy
     execution_timeout: timedelta
+    terms: OwnTerms
 
 
 def creation(body: wire.CreateEndpointRequest) -> Creation:
     """Raises `Unprocessable` where the documented schema is broken, `BadRequest` for the rest (contract G.2)."""
     _check_kind(body)
-    deploy = _or(body.runyard, wire.DeployRequest())
-    bundle = _or(deploy.bundle, None)
+    ours = _or(body.runyard, wire.RunyardRequest())
+    bundle = _or(ours.bundle, None)
     if bundle is None and body.image is UNSET and body.templateId is UNSET:
         problem = "$: missing property 'image' (or, on Runyard, 'runyard.bundle')"
         raise Unprocessable(f"the body does not say what to run: {problem}", (problem,))
@@ -68,10 +71,11 @@ def creation(body: wire.CreateEndpointRequest) -> Creation:
         raise BadRequest("runyard.bundle is missing: name the SHA-256 of an uploaded source bundle")
     return Creation(
         name=body.name,
-        run=RunSpec(bundle=bundle, handler=_or(deploy.handler, HANDLER_DEFAULT), env=_env(body) or ()),
+        run=RunSpec(bundle=bundle, handler=_or(ours.handler, HANDLER_DEFAULT), env=_env(body) or ()),
         kind=EndpointKind(body.type),
         scaling=_scaling_policy(body),
         execution_timeout=timedelta(milliseconds=_or(body.timeout, TIMEOUT_DEFAULT_MS)),
+        terms=OwnTerms(**terms_asked(ours.jobs)),
     )
 
 
@@ -79,7 +83,7 @@ def change(body: wire.UpdateEndpointRequest) -> EndpointChange:
     """Only what the body names changes. Raises `BadRequest`."""
     _check_supported(body)
     workers = _or(body.workers, wire.WorkersRequest())
-    deploy = _or(body.runyard, wire.DeployRequest())
+    ours = _or(body.runyard, wire.RunyardRequest())
     return EndpointChange(
         name=_or(body.name, None),
         workers_min=_or(workers.min, None),
@@ -87,8 +91,9 @@ def change(body: wire.UpdateEndpointRequest) -> EndpointChange:
         idle_timeout=None if workers.idleTimeout is UNSET else timedelta(seconds=workers.idleTimeout),
         scaler=None if body.scaling is UNSET else _scaler(body.scaling),
         execution_timeout=None if body.timeout is UNSET else timedelta(milliseconds=body.timeout),
-        bundle=_or(deploy.bundle, None),
-        handler=_or(deploy.handler, None),
+        terms=terms_asked(ours.jobs),
+        bundle=_or(ours.bundle, None),
+        handler=_or(ours.handler, None),
         env=_env(body),
     )
 

@@ -45,6 +45,7 @@ class Serverless:
             kind=asked.kind,
             scaling=asked.scaling,
             execution_timeout=asked.execution_timeout,
+            terms=asked.terms,
         )
         return reply(self._view(endpoint, base_url(request)), 201)
 
@@ -82,4 +83,5 @@ class Serverless:
         return self._endpoints.get(request.path_params["id"])
 
     def _view(self, endpoint: domain.Endpoint, base: str) -> wire.Endpoint:
-        return endpoint_view(endpoint, base, self._services.fleet.queue_reason(endpoint.id))
+        terms = self._endpoints.terms(endpoint.id)
+        return endpoint_view(endpoint, base, terms, self._services.fleet.queue_reason(endpoint.id))

@@ -11,12 +11,14 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
 from runyard.api.services import WorkerReport
+from runyard.api.terms import terms_view, whole
 from runyard.domain import endpoint as domain
 from runyard.domain import fleet
 from runyard.domain.account import ApiKey
 from runyard.domain.attempt import Attempt
 from runyard.domain.job import Job, JobState
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
+from runyard.domain.terms import JobTerms
 from runyard.domain.worker import WorkerState
 from runyard.services.endpoints import ReleaseView
 from runyard.wire import control as wire
@@ -36,7 +38,9 @@ def base_url(request: Request) -> str:
     return f"{request.scope['scheme']}://{host}"
 
 
-def endpoint_view(endpoint: domain.Endpoint, base: str, reason: fleet.QueueReason | None) -> wire.Endpoint:
+def endpoint_view(
+    endpoint: domain.Endpoint, base: str, terms: JobTerms, reason: fleet.QueueReason | None
+) -> wire.Endpoint:
     run = endpoint.release.run
     return wire.Endpoint(
         id=endpoint.id,
@@ -53,6 +57,7 @@ def endpoint_view(endpoint: domain.Endpoint, base: str, reason: fleet.QueueReaso
             generation=endpoint.generation,
             bundle=run.bundle,
             handler=run.handler,
+            jobs=terms_view(terms, endpoint.terms),
             queueReason=UNSET if reason is None else wire.QueueReason(reason.code, reason.message),
         ),
     )
@@ -166,9 +171,7 @@ def _workers_view(scaling: ScalingPolicy) -> wire.EndpointWorkers:
 def _scaling_view(scaler: QueueDelay | RequestCount) -> wire.Scaling:
     match scaler:
         case QueueDelay(delay):
-            seconds = delay.total_seconds()
-            # 4 rather than 4.0, as the original writes it.
-            return wire.QueueDelayScaling(int(seconds) if seconds.is_integer() else seconds)
+            return wire.QueueDelayScaling(whole(delay.total_seconds()))
         case RequestCount(per_worker):
             return wire.RequestCountScaling(per_worker)
 

@@ -14,6 +14,7 @@ import click
 
 from runyard.cli.output import json_option, print_json
 from runyard.cli.platform import control
+from runyard.cli.terms import take_terms, term_options
 
 if TYPE_CHECKING:
     from runyard.cli.bundle import Bundle, Progress
@@ -39,6 +40,8 @@ class Options:
     scaler: str | None
     scaler_value: float | None
     env: dict[str, str] | None
+    jobs: dict[str, Any]
+    """What is to hold for its jobs, by the wire's names."""
 
 
 @click.command()
@@ -57,6 +60,7 @@ class Options:
 @click.option(
     "--env", "env", multiple=True, metavar="K=V", help="Variable of the workers; repeatable, replaces them all."
 )
+@term_options
 @click.option("--gpu", metavar="TYPE", help="Not yet.")
 @click.option("--gpu-count", type=click.IntRange(0), help="Not yet.")
 @click.option("--sdk", type=click.Choice(["native", "tuned", "pushed", "stock"]), help="Only stock for now.")
@@ -72,7 +76,7 @@ def deploy(
     gpu_count: int | None,
     sdk: str | None,
     as_json: bool,
-    **scaling: Any,
+    **flags: Any,
 ) -> None:
     """Deploy TARGET, a handler's file or a folder, and print the endpoint's id.
 
@@ -81,7 +85,7 @@ def deploy(
     """
     _refuse_what_comes_later(kind, runtime, gpu, gpu_count, sdk)
     path = _target(target, runtime)
-    options = Options(name=name or _name_of(path), env=_env(env), **scaling)
+    options = Options(name=name or _name_of(path), env=_env(env), jobs=take_terms(flags), **flags)
     _check_scaler(options)
     with tempfile.TemporaryFile() as file:
         bundle, handler = _pack(path, handler, file)
@@ -181,13 +185,13 @@ def _create(options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
         "workers": workers | _workers(options),
         "scaling": _scaling(scaler, options.scaler_value),
         "env": options.env or {},
-        "runyard": {"bundle": bundle.digest, "handler": handler},
+        "runyard": {"bundle": bundle.digest, "handler": handler, "jobs": options.jobs},
     }
     return control().create(body)
 
 
 def _update(known: wire.Endpoint, options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
-    body: dict[str, Any] = {"runyard": {"bundle": bundle.digest, "handler": handler}}
+    body: dict[str, Any] = {"runyard": {"bundle": bundle.digest, "handler": handler, "jobs": options.jobs}}
     if workers := _workers(options):
         body["workers"] = workers
     if options.env is not None:

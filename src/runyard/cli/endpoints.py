@@ -8,15 +8,50 @@ import click
 
 from runyard.cli.output import json_option, note, print_json, print_table
 from runyard.cli.platform import control, endpoint_named
+from runyard.cli.terms import term_rows
 
 if TYPE_CHECKING:
     from runyard.wire import control as wire
 
 
-@click.command("endpoints")
+@click.group(invoke_without_command=True)
 @json_option
-def list_endpoints(as_json: bool) -> None:
-    """List the endpoints."""
+@click.pass_context
+def endpoints(context: click.Context, as_json: bool) -> None:
+    """List the endpoints, or show one."""
+    if context.invoked_subcommand is None:
+        _list(as_json)
+    elif as_json:
+        raise click.UsageError(f"--json goes behind {context.invoked_subcommand}")
+
+
+@endpoints.command()
+@click.argument("endpoint")
+@json_option
+def show(endpoint: str, as_json: bool) -> None:
+    """Show ENDPOINT (an id or a name): how it runs, and what holds for its jobs."""
+    found = endpoint_named(endpoint)
+    if as_json:
+        print_json(found)
+        return
+    reason = found.runyard.queueReason
+    rows = (
+        ("id", found.id),
+        ("name", found.name),
+        ("version", found.runyard.version),
+        ("handler", found.runyard.handler),
+        ("workers", f"{found.workers.min}-{found.workers.max}"),
+        ("scaling", scaling_text(found)),
+        ("timeout", f"{found.timeout / 1000:g}s"),
+        ("created", found.createdAt),
+        *((("waits", f"{reason.code}: {reason.message}"),) if reason else ()),
+    )
+    for name, value in rows:
+        click.echo(f"{name + ':':<10}{value}")
+    print_table(("JOBS", "HOLDS", "SET BY"), term_rows(found.runyard.jobs))
+
+
+def _list(as_json: bool) -> None:
     found = control().endpoints()
     if as_json:
         print_json({"endpoints": found})

@@ -53,7 +53,7 @@ for command in (
     dead_letters.retry,
     jobs.purge,
     jobs.list_jobs,
-    endpoints.list_endpoints,
+    endpoints.endpoints,
     endpoints.workers,
     endpoints.delete,
     logs.logs,

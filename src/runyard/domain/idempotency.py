@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from runyard.domain.errors import BadRequest, Conflict
 from runyard.domain.job import EndpointId, ExecutionPolicy, JobId
+from runyard.domain.terms import TTL_S
 
 KEY_BYTES_MAX = 255
 JOB_ID_CHARACTERS_MAX = 128
@@ -54,9 +55,10 @@ def job_id_of(endpoint_id: EndpointId, key: bytes) -> JobId:
 def fingerprint(input: bytes, webhook: str | None, policy: ExecutionPolicy, s3_config: bytes | None) -> bytes:
     """32 bytes that are the same for the same request, byte for byte of its input."""
     timeout = policy.execution_timeout
-    limits = (
-        f"{None if timeout is None else timeout.total_seconds()} {policy.ttl.total_seconds()} {policy.low_priority}"
-    )
+    # One who sends no ttl is taken to have sent that of the contract, whatever holds at the endpoint: fingerprints that
+    # are stored were made so.
+    ttl_s = TTL_S if policy.ttl is None else policy.ttl.total_seconds()
+    limits = f"{None if timeout is None else timeout.total_seconds()} {ttl_s} {policy.low_priority}"
     told = sha256()
     for part in (input, None if webhook is None else webhook.encode(), limits.encode(), s3_config):
         # The length stands before each, so that no part can pass for the beginning of the next.

@@ -44,19 +44,14 @@ from runyard.domain.attempt import (
 )
 from runyard.domain.errors import BadRequest, InvalidTransition, Quarantined
 from runyard.domain.payload import Payload
+from runyard.domain.terms import ALL, QUEUE, RETENTION_S, TTL_S, TTL_S_MAX, TTL_S_MIN, TtlScope
 
 EndpointId = NewType("EndpointId", str)
 JobId = NewType("JobId", str)
 
 EXECUTION_TIMEOUT_DEFAULT = timedelta(minutes=10)
 EXECUTION_TIMEOUT_MIN = timedelta(seconds=5)
-TTL_DEFAULT = timedelta(hours=24)
-TTL_MIN = timedelta(seconds=10)
 POLICY_MAX = timedelta(days=7)
-
-RETENTION_ASYNC_S = 30 * 60.0
-RETENTION_SYNC_S = 60.0
-RETENTION_SYNC_MAX_S = 5 * 60.0
 
 
 class JobState(StrEnum):
@@ -91,16 +86,18 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPolicy:
-    """Limits of one job (contract A.3): time while running, total life, and whether it may cause a worker to start."""
+    """Limits of one job, as its client has sent them (contract A.3): time while running, total life, and whether it may
+    cause a worker to start. None: what holds for its endpoint.
+    """
 
     execution_timeout: timedelta | None = None
-    ttl: timedelta = TTL_DEFAULT
+    ttl: timedelta | None = None
     low_priority: bool = False
 
     def __post_init__(self) -> None:
         if self.execution_timeout is not None:
             check_execution_timeout(self.execution_timeout, "policy.executionTimeout")
-        if not TTL_MIN <= self.ttl <= POLICY_MAX:
+        if self.ttl is not None and not TTL_S_MIN <= self.ttl.total_seconds() <= TTL_S_MAX:
             raise BadRequest(f"policy.ttl must be 10000 to 604800000 milliseconds, not {_ms(self.ttl)}")
 
 
@@ -136,12 +133,16 @@ class Job(NamedTuple):
     queued_at: float
     execution_timeout_s: float
     expires_at: float
-    """When the job and all about it is deleted: submission + ttl, and once ended at most end + retention."""
+    """When the job and all about it is deleted, see `has_expired`: submission + ttl, and once ended at most end + retention.
+    """
     policy: ExecutionPolicy = DEFAULT_POLICY
     webhook: str | None = None
     s3_config: bytes | None = None
-    retention_s: float = RETENTION_ASYNC_S
+    retention_s: float = RETENTION_S
     """Seconds after its end that it expires."""
+    ttl_s: float = TTL_S
+    """Seconds that it may live from its submission, or `retry`, on."""
+    ttl_scope: TtlScope = ALL
     fingerprint: bytes | None = None
     """Of what was asked, for a job that its client has named (see `domain/idempotency.py`)."""
 
@@ -186,8 +187,13 @@ class Job(NamedTuple):
     def due_at(self) -> float:
         """When the clock next forces a change: the execution timeout while running, else expiry."""
         if self.state is IN_PROGRESS and self.lease is not None:
-            return min(self.expires_at, self.lease.taken_at + self.execution_timeout_s)
+            timeout_at = self.lease.taken_at + self.execution_timeout_s
+            return timeout_at if self.ttl_scope is QUEUE else min(self.expires_at, timeout_at)
         return self.expires_at
+
+    def has_expired(self, now: float) -> bool:
+        """Whether its time is over: it is deleted, and nobody is shown it any more."""
+        return self.expires_at <= now and (self.state is not IN_PROGRESS or self.ttl_scope is not QUEUE)
 
     def held_by(self, worker_id: WorkerId) -> bool:
         """Whether a report of this worker still counts."""
@@ -277,16 +283,18 @@ class Job(NamedTuple):
             finished_at=None,
             output=None,
             error=None,
-            expires_at=now + self.policy.ttl.total_seconds(),
+            expires_at=now + self.ttl_s,
         )
 
     def expire_in(self, ttl_s: float, now: float) -> Job:
-        """Delete it `ttl_s` from now, as `?ttl=` on status asks (F006, K14)."""
-        return self._replace(expires_at=now + ttl_s)
+        """Delete it `ttl_s` from now, as `?ttl=` on status asks (F006, K14), in whatever state it will be."""
+        return self._replace(expires_at=now + ttl_s, ttl_scope=ALL)
 
     def _end(self, state: JobState, now: float, output: Payload | None = None, error: str | None = None) -> Job:
         self._must_allow(state)
-        expires_at = min(self.expires_at, now + self.retention_s)
+        expires_at = now + self.retention_s
+        if self.ttl_scope is ALL:
+            expires_at = min(self.expires_at, expires_at)
         return self._move(state, self.lease, now, output, error, expires_at=expires_at)
 
     def _move(
@@ -323,13 +331,6 @@ class Job(NamedTuple):
 
 
 _EXPIRES_AT, _STATE = Job._fields.index("expires_at"), Job._fields.index("state")
-
-
-def retention_of(wait_s: float | None) -> float:
-    """Seconds a result stays readable: 30 min, or for `runsync` its wait within 1 to 5 min (F030, K48)."""
-    if wait_s is None:
-        return RETENTION_ASYNC_S
-    return min(max(wait_s, RETENTION_SYNC_S), RETENTION_SYNC_MAX_S)
 
 
 def _ms(value: timedelta) -> int:

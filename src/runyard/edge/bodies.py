@@ -253,7 +253,7 @@ def _webhook(value: str | None) -> str | None:
 def _policy(body: PolicyBody) -> ExecutionPolicy:
     return ExecutionPolicy(
         execution_timeout=_duration(body.executionTimeout, "policy.executionTimeout"),
-        ttl=_duration(body.ttl, "policy.ttl") or DEFAULT_POLICY.ttl,
+        ttl=_duration(body.ttl, "policy.ttl"),
         low_priority=bool(body.lowPriority),
     )
 

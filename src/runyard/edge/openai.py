@@ -21,9 +21,10 @@ from msgspec import Raw
 
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import NotFound
-from runyard.domain.job import RETENTION_SYNC_MAX_S, EndpointId, Job, JobId, JobState
+from runyard.domain.job import EndpointId, Job, JobId, JobState
 from runyard.domain.payload import Spilled
 from runyard.domain.stream import Place
+from runyard.domain.terms import RETENTION_WAIT_S_MAX
 from runyard.edge import bodies, openai_errors
 from runyard.edge.events import ANSWER_S_MAX, HEADERS, KEEP_ALIVE, KEEP_ALIVE_S, PAGE_BYTES_MAX, event
 from runyard.edge.exchange import Exchange
@@ -55,7 +56,7 @@ class OpenAI:
     async def answer(self, x: Exchange, endpoint: Endpoint) -> None:
         streams, input = _input(x)
         call = _Call(x, self._jobs, self._spills, endpoint.id, self._jobs.new_id(sync=True))
-        await self._jobs.submit(endpoint, Request(input=input, sync_wait_s=RETENTION_SYNC_MAX_S), call.job_id)
+        await self._jobs.submit(endpoint, Request(input=input, sync_wait_s=RETENTION_WAIT_S_MAX), call.job_id)
         try:
             await (call.stream() if streams else call.whole())
         except NotFound as error:

@@ -94,7 +94,9 @@ class JobStore(Protocol):
         ...
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
-        """Lease up to `limit` waiting jobs to a worker, oldest first, passing over jobs fenced from it."""
+        """Lease up to `limit` waiting jobs to a worker, oldest first, passing over jobs fenced from it and such as have
+        expired.
+        """
         ...
 
     async def save(self, job: Job, was: Job) -> bool:

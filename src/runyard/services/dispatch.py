@@ -83,8 +83,9 @@ class Dispatch:
         signals: Signals,
         clock: Clock,
         *,
-        limits: AttemptLimits = DEFAULT_LIMITS,
+        limits: Callable[[EndpointId], AttemptLimits] = lambda endpoint_id: DEFAULT_LIMITS,
     ) -> None:
+        """`limits` are those of the jobs of an endpoint, as they are when one of them loses its worker."""
         self._limits = limits
         self._store = store
         self._roster = roster
@@ -273,7 +274,7 @@ class Dispatch:
 
     async def forsaken(self, job: Job, reason: str) -> None:
         """A running job whose worker nobody knows: it has ended with an earlier platform process."""
-        lost = job.lose_worker(self._clock.now(), reason, Evidence(Cause.PLATFORM_DIED), self._limits)
+        lost = job.lose_worker(self._clock.now(), reason, Evidence(Cause.PLATFORM_DIED), self._limits(job.endpoint_id))
         if await insist(lambda: self._store.save(lost, was=job), self._clock):
             self._signals.fire(job.id)
 
@@ -281,9 +282,10 @@ class Dispatch:
         self, live: LiveWorker, job_ids: Sequence[JobId], reason: str, cause: Cause, exit: Exit | None = None
     ) -> None:
         code, signal = (None, None) if exit is None else (exit.code, exit.signal)
+        limits = self._limits(live.worker.endpoint_id)
         for job_id in reversed(job_ids):  # Each goes to the head, so the one that was first goes last.
             evidence = Evidence(cause, code, signal, self.last_words(live.id, job_id))
-            lose = partial(_lose_worker, reason=reason, evidence=evidence, limits=self._limits)
+            lose = partial(_lose_worker, reason=reason, evidence=evidence, limits=limits)
             await insist(partial(self._apply, live, job_id, lose), self._clock)
             live.dropped(job_id, self._clock.now())
             self._signals.fire(job_id)

@@ -19,9 +19,9 @@ from runyard.domain.job import (
     Job,
     JobId,
     JobState,
-    retention_of,
 )
 from runyard.domain.stream import Place
+from runyard.domain.terms import DEFAULT_TERMS, JobTerms
 from runyard.domain.tombstone import Tombstone
 from runyard.ports.stores import JobCounts, JobPage, JobQuery, JobStore
 from runyard.ports.system import Clock, Ids, Signals
@@ -63,7 +63,18 @@ class Page(NamedTuple):
 class Jobs:
     """Jobs as their clients see them."""
 
-    def __init__(self, store: JobStore, dispatch: Dispatch, signals: Signals, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        dispatch: Dispatch,
+        signals: Signals,
+        clock: Clock,
+        ids: Ids,
+        *,
+        terms: Callable[[EndpointId], JobTerms] = lambda endpoint_id: DEFAULT_TERMS,
+    ) -> None:
+        """`terms` are what holds for the jobs of an endpoint; every one that is submitted asks."""
+        self._terms = terms
         self._store = store
         self._dispatch = dispatch
         self._signals = signals
@@ -101,20 +112,24 @@ class Jobs:
             raise TooBusy("the platform is stopping; send the job again when it is back")
         self.admit()
         now = self._clock.now()
-        timeout = request.policy.execution_timeout or endpoint.execution_timeout
+        terms, policy = self._terms(endpoint.id), request.policy
+        timeout = policy.execution_timeout or endpoint.execution_timeout
+        ttl_s = terms.ttl_s if policy.ttl is None else policy.ttl.total_seconds()
         job = Job(
             id=job_id,
             endpoint_id=endpoint.id,
             input=request.input,
             webhook=request.webhook,
             s3_config=request.s3_config,
-            policy=request.policy,
+            policy=policy,
             created_at=now,
             queued_at=now,
             execution_timeout_s=timeout.total_seconds(),
-            expires_at=now + request.policy.ttl.total_seconds(),
+            expires_at=now + ttl_s,
+            ttl_s=ttl_s,
+            ttl_scope=terms.ttl_scope,
             # A client that names its job comes back for it, perhaps by `run` when it came by `runsync`.
-            retention_s=retention_of(request.sync_wait_s if fingerprint is None else None),
+            retention_s=terms.retention_of(request.sync_wait_s if fingerprint is None else None),
             fingerprint=fingerprint,
         )
         return await self._dispatch.submit(job, if_lost)
@@ -229,13 +244,13 @@ class Jobs:
 
     def _here(self, found: Job | Tombstone) -> Job:
         job = self._there(found)
-        if job.expires_at <= self._clock.now():
+        if job.has_expired(self._clock.now()):
             raise _expired(job)
         return job
 
     def _there(self, found: Job | Tombstone) -> Job:
         # One that has not ended is on its way to what is left of it.
-        if isinstance(found, Tombstone) or (not found.terminal and found.expires_at <= self._clock.now()):
+        if isinstance(found, Tombstone) or (not found.terminal and found.has_expired(self._clock.now())):
             raise _expired(found)
         return found
 

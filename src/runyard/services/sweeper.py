@@ -35,9 +35,9 @@ class Sweeper:
         now = self._clock.now()
         jobs = await self._store.due(now, BATCH)
         try:
-            await self._put_away([job for job in jobs if job.expires_at <= now], now)
+            await self._put_away([job for job in jobs if job.has_expired(now)], now)
             for job in jobs:
-                if job.expires_at > now:
+                if not job.has_expired(now):
                     await self._time_out(job, now)
         except TooBusy:
             return False  # Nothing can be written now; the next pass tries again.

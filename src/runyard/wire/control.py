@@ -23,7 +23,10 @@ Integer = Annotated[int, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)]
 Count = Annotated[int, Meta(ge=0, le=SAFE_INTEGER_MAX)]
 CountFromOne = Annotated[int, Meta(ge=1, le=SAFE_INTEGER_MAX)]
 
+Number = Annotated[float, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)]
+
 EndpointType = Literal["QUEUE", "LOAD_BALANCER"]
+TtlScope = Literal["all", "queue"]
 FlashBoot = Literal["OFF", "FLASHBOOT", "PRIORITY_FLASHBOOT"]
 WorkerStatus = Literal["RUNNING", "IDLE", "INITIALIZING", "THROTTLED", "UNHEALTHY"]
 
@@ -57,11 +60,25 @@ class WorkersRequest(msgspec.Struct, forbid_unknown_fields=True):
     idleTimeout: Annotated[int, Meta(ge=1, le=3600)] | UnsetType = UNSET
 
 
-class DeployRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Our addition: run a source bundle, already uploaded, instead of an image; `handler` is the file in it to run."""
+class JobsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to hold for the endpoint's jobs; null: what the platform's settings say."""
+
+    retentionSeconds: Number | UnsetType | None = UNSET
+    retentionSyncSeconds: Number | UnsetType | None = UNSET
+    ttlSeconds: Number | UnsetType | None = UNSET
+    ttlScope: TtlScope | UnsetType | None = UNSET
+    keepSeconds: Number | UnsetType | None = UNSET
+    attemptsMax: Integer | UnsetType | None = UNSET
+
+
+class RunyardRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Our additions: run a source bundle, already uploaded, instead of an image, where `handler` is the file in it to run;
+    and terms of the endpoint's own for its jobs.
+    """
 
     bundle: Text | UnsetType = UNSET
     handler: Text | UnsetType = UNSET
+    jobs: JobsRequest | UnsetType = UNSET
 
 
 class EndpointRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -80,7 +97,7 @@ class EndpointRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     networkVolumes: list[str] | UnsetType = UNSET
     timeout: Integer | UnsetType = UNSET
     flashboot: FlashBoot | UnsetType = UNSET
-    runyard: DeployRequest | UnsetType = UNSET
+    runyard: RunyardRequest | UnsetType = UNSET
 
 
 class CreateEndpointRequest(EndpointRequest, forbid_unknown_fields=True, kw_only=True):
@@ -139,13 +156,26 @@ class QueueReason(msgspec.Struct):
     message: str
 
 
+class EndpointJobs(msgspec.Struct, kw_only=True):
+    """What holds for the endpoint's jobs. `own` names what is set for it; the rest is the platform's."""
+
+    retentionSeconds: float
+    retentionSyncSeconds: float
+    ttlSeconds: float
+    ttlScope: TtlScope
+    keepSeconds: float
+    attemptsMax: int
+    own: list[str]
+
+
 class EndpointRunyard(msgspec.Struct):
-    """Our additions to an endpoint: what runs now, and what its jobs wait for."""
+    """Our additions to an endpoint: what runs now, what holds for its jobs, and what they wait for."""
 
     version: int
     generation: int
     bundle: str
     handler: str
+    jobs: EndpointJobs
     queueReason: QueueReason | UnsetType = UNSET
 
 

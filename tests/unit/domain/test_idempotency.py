@@ -84,6 +84,13 @@ def test_each_part_of_a_request_counts(request: Any, at: int, value: st.DataObje
     assert fingerprint(*request) != fingerprint(*changed)
 
 
+def test_a_fingerprint_stays_what_it_is_in_every_release_whatever_holds_at_the_endpoint() -> None:
+    stored = "813b56e097af8191653fd0b75113f0df57c1aeb965826dd7cabc66aac0efb5cd"
+
+    assert stored == fingerprint(b"1", None, DEFAULT_POLICY, None).hex()
+    assert stored == fingerprint(b"1", None, ExecutionPolicy(ttl=timedelta(days=1)), None).hex()
+
+
 def test_what_moves_from_one_part_to_the_next_makes_another_request() -> None:
     assert fingerprint(b"ab", "c", DEFAULT_POLICY, None) != fingerprint(b"a", "bc", DEFAULT_POLICY, None)
     assert fingerprint(b"a", None, DEFAULT_POLICY, b"") != fingerprint(b"a", "", DEFAULT_POLICY, None)

@@ -18,8 +18,8 @@ from runyard.domain.job import (
     JobState,
     WorkerId,
     check_execution_timeout,
-    retention_of,
 )
+from runyard.domain.terms import QUEUE, TtlScope
 from tests.builders import START, WORKER, a_job, a_job_that_is
 
 OTHER = WorkerId("worker-2")
@@ -204,14 +204,52 @@ def test_a_lifetime_set_by_hand_counts_from_then() -> None:
     assert LATER + 6 == a_job_that_is(Q).expire_in(6, LATER).expires_at
 
 
-@pytest.mark.parametrize(
-    ("wait_s", "retention_s"),
-    [(None, 1800), (1, 60), (59.9, 60), (60, 60), (90, 90), (300, 300), (4000, 300)],
-)
-def test_a_synchronous_result_stays_for_its_wait_within_one_and_five_minutes(
-    wait_s: float | None, retention_s: float
+@pytest.mark.parametrize("state", [Q, DONE, CANCELLED])
+@pytest.mark.parametrize("scope", TtlScope)
+def test_a_job_that_does_not_run_has_expired_from_the_moment_on_that_its_time_is_over(
+    state: JobState, scope: TtlScope
 ) -> None:
-    assert retention_s == retention_of(wait_s)
+    job = a_job_that_is(state, ttl_scope=scope, expires_at=START + 50, retention_s=48.0)
+
+    assert (False, True) == (job.has_expired(START + 49.9), job.has_expired(START + 50))
+    assert START + 50 == job.due_at
+
+
+def test_a_running_job_expires_unless_its_ttl_counts_only_while_it_waits() -> None:
+    times = {"expires_at": START + 50, "execution_timeout_s": 100.0}
+    everywhere, in_queue = (a_job_that_is(P, ttl_scope=scope, **times) for scope in TtlScope)
+
+    assert (START + 50, True) == (everywhere.due_at, everywhere.has_expired(START + 50))
+    assert (START + 101, False) == (in_queue.due_at, in_queue.has_expired(START + 10**9))
+
+
+@pytest.mark.parametrize("end", ["complete", "fail", "time out", "cancel", "lose worker for good"])
+def test_where_the_ttl_counts_only_while_it_waits_a_result_has_all_of_its_retention(end: str) -> None:
+    ended = VERBS[end](a_job_that_is(P, ttl_scope=QUEUE, retention_s=60.0, expires_at=LATER - 5))
+
+    assert LATER + 60 == ended.expires_at
+    assert (False, True) == (ended.has_expired(LATER + 59), ended.has_expired(LATER + 60))
+
+
+def test_a_job_that_waits_again_has_the_ttl_of_its_submission() -> None:
+    running = a_job_that_is(P, ttl_scope=QUEUE, expires_at=LATER)
+
+    assert running.lose_worker(LATER, "it died").has_expired(LATER)
+    assert running.give_back().has_expired(LATER)
+    assert not running.lose_worker(LATER - 1, "it died").has_expired(LATER - 1)
+
+
+def test_a_lifetime_set_by_hand_counts_in_every_state() -> None:
+    running = a_job_that_is(P, ttl_scope=QUEUE).expire_in(6, LATER)
+
+    assert (LATER + 6, True) == (running.due_at, running.has_expired(LATER + 6))
+    assert LATER + 6 == running.complete(None, LATER + 1).expires_at
+
+
+def test_a_retry_begins_the_ttl_anew() -> None:
+    job = a_job_that_is(FAILED, ttl_s=70.0, ttl_scope=QUEUE).retry(LATER)
+
+    assert (LATER + 70, QUEUE) == (job.expires_at, job.ttl_scope)
 
 
 @pytest.mark.parametrize("ttl", [timedelta(seconds=10), timedelta(days=7)])
@@ -236,9 +274,12 @@ def test_an_execution_timeout_out_of_bounds_is_refused_by_name(timeout: timedelt
         check_execution_timeout(timeout, "timeout")
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.sampled_from("abc"), st.floats(0, 1e6)), max_size=30))
-def test_whatever_happens_to_a_job_its_facts_agree(story: list[tuple[str, str, float]]) -> None:
-    job, ended = a_job(), set[tuple[int, JobState]]()
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.sampled_from("abc"), st.floats(0, 1e6)), max_size=30),
+    st.sampled_from(TtlScope),
+)
+def test_whatever_happens_to_a_job_its_facts_agree(story: list[tuple[str, str, float]], scope: TtlScope) -> None:
+    job, ended = a_job(ttl_scope=scope), set[tuple[int, JobState]]()
     for verb, worker, after in story:
         was = job
         try:
@@ -257,6 +298,8 @@ def test_whatever_happens_to_a_job_its_facts_agree(story: list[tuple[str, str, f
         assert job.lease is None or job.state is not Q
         assert (job.error is not None) == (job.state in RETRYABLE)
         assert 0 <= job.attempts_lost <= ATTEMPTS_MAX
-        assert job.due_at <= job.expires_at
+        assert job.due_at <= job.expires_at or (scope is QUEUE and job.state is P)
+        assert not job.has_expired(job.due_at - 1)
+        assert not job.terminal or scope is not QUEUE or job.expires_at == (job.finished_at or 0) + job.retention_s
         assert (job.id, job.input, job.created_at) == (was.id, was.input, was.created_at)
         assert was.fenced_from <= job.fenced_from

@@ -151,7 +151,7 @@ class EmbeddedJobs(IndexedJobs):
                 await self._settled(found.change)
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
-        chosen = self._index.takeable(endpoint_id, worker_id, limit)
+        chosen = self._index.takeable(endpoint_id, worker_id, limit, now)
         if not chosen:
             return []
         last = 0

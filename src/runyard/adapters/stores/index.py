@@ -144,13 +144,14 @@ class JobIndex:
     def entry(self, job_id: JobId) -> Entry | None:
         return self._entries.get(job_id)
 
-    def takeable(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int) -> list[Entry]:
+    def takeable(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Entry]:
         shelf = self._shelves.get(endpoint_id)
         if shelf is None or not shelf.waiting:
             return []
         chosen: list[Entry] = []
         for entry in shelf.waiting:
-            if worker_id not in entry.job.fenced_from:
+            job = entry.job
+            if worker_id not in job.fenced_from and job.expires_at > now:
                 chosen.append(entry)
                 if len(chosen) == limit:
                     break

@@ -56,7 +56,7 @@ class MemoryJobs(IndexedJobs):
         return found.job if isinstance(found, Entry) else found
 
     async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
-        chosen = self._index.takeable(endpoint_id, worker_id, limit)
+        chosen = self._index.takeable(endpoint_id, worker_id, limit, now)
         for entry in chosen:
             self._index.change(entry, entry.job.take(worker_id, now))
         return [entry.job for entry in chosen]
