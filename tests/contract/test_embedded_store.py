@@ -23,7 +23,7 @@ from tests.contract.job_stores import A, B, kept, put_away, saved, stored, taken
 
 
 def opened(path: Path, *, clean_from_bytes: int = 1 << 20, ended_max: int = 1000) -> EmbeddedJobs:
-    return EmbeddedJobs(path / "jobs.db", clean_from_bytes=clean_from_bytes, ended_max=ended_max)
+    return EmbeddedJobs(path / "jobs.db", clean_from_bytes=clean_from_bytes, ended_max=ended_max, pause_s=0)
 
 
 def full(store: EmbeddedJobs, *, now: bool) -> None:
@@ -282,11 +282,11 @@ async def test_a_job_still_names_its_large_output_when_the_store_is_opened_again
 async def test_memory_holds_the_jobs_that_ended_last_and_the_archive_all(tmp_path: Path) -> None:
     store = opened(tmp_path, ended_max=3)
     jobs = [await ended(store, f"job-{number}") for number in range(9)]
-    await store.close()
-
     here = [job for job in jobs if await store.latest(ENDPOINT, job.id)]
     assert len(here) <= 3
     assert here == jobs[len(jobs) - len(here) :]
+    await store.close()
+
     store = opened(tmp_path, ended_max=3)
     assert jobs == [await kept(store, job) for job in jobs]
     assert [job.id for job in reversed(jobs)] == [job.id for job in (await store.list(ENDPOINT, JobQuery())).jobs]
@@ -295,7 +295,7 @@ async def test_memory_holds_the_jobs_that_ended_last_and_the_archive_all(tmp_pat
 
 
 async def test_ended_jobs_leave_memory_for_the_payload_of_others(tmp_path: Path) -> None:
-    store = EmbeddedJobs(tmp_path / "jobs.db", bytes_max=40_000)
+    store = EmbeddedJobs(tmp_path / "jobs.db", bytes_max=40_000, pause_s=0)
     for number in range(20):
         await ended(store, f"job-{number}", input=b"1" * 9_000)
     await store.close()

@@ -52,7 +52,7 @@ class EmbeddedGround:
     async def open(self) -> JobStore:
         # Cleaned all the time, and nearly all that has ended is put away. Not synced: a copy has what was written, as it is
         # after the death of a process.
-        return EmbeddedJobs(self._path, synced=False, clean_from_bytes=1500, ended_max=2)
+        return EmbeddedJobs(self._path, synced=False, clean_from_bytes=1500, ended_max=10, pause_s=0)
 
     def dies(self) -> None:
         self._deaths += 1

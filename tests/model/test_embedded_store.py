@@ -43,7 +43,7 @@ ALL = JobQuery(limit=10**6)
 
 
 def reopened(path: Path) -> EmbeddedJobs:
-    return EmbeddedJobs(path, clean_from_bytes=1500, ended_max=2)
+    return EmbeddedJobs(path, clean_from_bytes=1500, ended_max=10, pause_s=0)
 
 
 def stepped(way: Callable[[Job, float], Job], job: Job, now: float) -> Job | None:

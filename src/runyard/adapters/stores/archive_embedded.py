@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Row
 
 from runyard.adapters.stores import records
+from runyard.adapters.stores.batches import Also
 from runyard.adapters.stores.entries import Entry, Window
-from runyard.adapters.stores.journal import Also, Journal
+from runyard.adapters.stores.journal import Journal
 from runyard.adapters.stores.sqlite import SQL, named_queries
 from runyard.domain.job import RETRYABLE, EndpointId, Job, JobId, JobState
 from runyard.domain.payload import Spilled
@@ -34,7 +35,8 @@ class EmbeddedArchive:
         """What is to be written with the commit that takes a job out of the index."""
         job = entry.job
         if job.terminal:
-            return (self._also("keep", _row(entry)),)
+            record = records.written(entry)
+            return (Also(self._queries["keep"], _row(entry, record), size=len(record)),)
         stone = tombstone_of(job, now)._asdict()
         return self._also("drop", {"job_id": job.id, "endpoint_id": job.endpoint_id}), self._also("mark", stone)
 
@@ -90,28 +92,27 @@ class EmbeddedArchive:
         return len(rows)
 
     def _also(self, query: str, values: Mapping[str, object]) -> Also:
-        record = values.get("record")
-        return Also(self._queries[query], values, size=len(record) if isinstance(record, bytes) else 0)
+        return Also(self._queries[query], values)
 
     async def _fetch(self, query: str, **values: object) -> list[Row]:
         return await self._journal.fetch(self._queries[query], values)
 
 
-def _row(entry: Entry) -> dict[str, object]:
+def _row(entry: Entry, record: bytes) -> tuple[object, ...]:
     job = entry.job
-    return {
-        "endpoint_id": job.endpoint_id,
-        "job_id": job.id,
-        "place": entry.number,
-        "state": job.state.value,
-        "worker_id": None if job.lease is None else job.lease.worker_id,
-        "created_at": job.created_at,
-        "ended_at": job.finished_at,
-        "expires_at": job.expires_at,
-        "fingerprint": job.fingerprint,
-        "spilled": job.output.size if isinstance(job.output, Spilled) else 0,
-        "record": records.written(entry),
-    }
+    return (
+        job.endpoint_id,
+        job.id,
+        entry.number,
+        job.state.value,
+        None if job.lease is None else job.lease.worker_id,
+        job.created_at,
+        job.finished_at,
+        job.expires_at,
+        job.fingerprint,
+        job.output.size if isinstance(job.output, Spilled) else 0,
+        record,
+    )
 
 
 def _tombstone(endpoint_id: EndpointId, job_id: JobId, row: Row) -> Tombstone:

@@ -22,9 +22,11 @@ from pathlib import Path
 from runyard.adapters.stores import records
 from runyard.adapters.stores.archive import page
 from runyard.adapters.stores.archive_embedded import EmbeddedArchive
+from runyard.adapters.stores.batches import Also
+from runyard.adapters.stores.changes import NONE, Changes
 from runyard.adapters.stores.entries import Before, Entry, entry_bytes
 from runyard.adapters.stores.index import IndexedJobs, JobIndex
-from runyard.adapters.stores.journal import Also, Journal
+from runyard.adapters.stores.journal import Journal
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import IN_QUEUE, TERMINAL, EndpointId, Job, JobId, WorkerId
@@ -39,33 +41,13 @@ ENTRY_BYTES = 400
 """About what a job takes in the journal besides its payload."""
 CLEAN_FROM_BYTES = 16 << 20
 CLEAN_STEP_BYTES = 1 << 18
-ENDED_MAX = 20_000
-"""Jobs that have ended and stay in memory, for whoever asks for them soon."""
+ENDED_MAX = 100_000
+"""Jobs that have ended and are in memory at most. Down to a fifth of it they leave at leisure: a burst of requests does not
+have to wait for it."""
+PAUSE_S = 0.05
+"""That leisure: between two commits that put jobs away."""
 AWAY_STEP_BYTES = 1 << 18
 """Payload that is put away with one commit, or that of one job."""
-
-
-class _Changes:
-    """What one batch of the journal changes."""
-
-    __slots__ = ("away", "back", "before", "new", "rewritten", "unsaid")
-
-    def __init__(self) -> None:
-        self.new: dict[JobId, Entry] = {}
-        """Jobs that come with it."""
-        self.unsaid: dict[JobId, Entry] = {}
-        """Those of them that will be written down at its end, as they are then, their leases and ends with them."""
-        self.before: dict[JobId, Before] = {}
-        """The other jobs that it changes, as they were before."""
-        self.rewritten: list[Entry] = []
-        """Jobs that it holds in full, too."""
-        self.away: dict[JobId, Entry] = {}
-        """Jobs that it takes to the archive. Nothing in it comes after that."""
-        self.back: dict[JobId, Entry] = {}
-        """Jobs that have come from there. Nothing in it was before that."""
-
-
-_NONE = _Changes()
 
 
 class EmbeddedJobs(IndexedJobs):
@@ -73,9 +55,10 @@ class EmbeddedJobs(IndexedJobs):
 
     Holds at most `bytes_max` bytes of payload. `synced` is whether an acknowledged change survives a power failure; without,
     it survives the end of any process, and a power failure takes the last changes but never spoils the file. A journal of
-    less than `clean_from_bytes` is never cleaned. Jobs that have ended leave memory when there are more than `ended_max`, or
-    when more than `ended_bytes_max` bytes, a quarter of `bytes_max`, are held in all. `disk_works` is told when the event
-    loop begins to wait for the disk, and when that is over.
+    less than `clean_from_bytes` is never cleaned. Jobs that have ended leave memory when there are more than a fifth of
+    `ended_max`, some every `pause_s`; without pause when there are more than that, or when more than `ended_bytes_max`
+    bytes, a quarter of `bytes_max`, are held in all. `disk_works` is told when the event loop begins to wait for the disk,
+    and when that is over.
     """
 
     outlives_process = True
@@ -88,29 +71,32 @@ class EmbeddedJobs(IndexedJobs):
         synced: bool = True,
         clean_from_bytes: int = CLEAN_FROM_BYTES,
         ended_max: int = ENDED_MAX,
+        pause_s: float = PAUSE_S,
         ended_bytes_max: int | None = None,
         disk_works: Callable[[bool], None] = lambda works: None,
         render: Callable[[Job], bytes] | None = None,
     ) -> None:
         """`render` makes the body of what a job's end owes its webhook; without, nothing is owed."""
         self._clean_from_bytes = clean_from_bytes
-        self._ended_max = ended_max
+        self._ended_max, self._pause_s = ended_max, pause_s
         self._ended_bytes_max = bytes_max // 4 if ended_bytes_max is None else ended_bytes_max
         super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
         records.replay(self._journal.load(), self._index)
         self.archive = EmbeddedArchive(self._journal)
         self.outbox = None if render is None else EmbeddedOutbox(self._journal, render)
-        self._collected, self._in_writing = _Changes(), _Changes()
+        self._collected, self._in_writing = Changes(), Changes()
         self._going: dict[JobId, Entry] = {}
         """On their way to the archive."""
         self._tidying: asyncio.Task[None] | None = None
+        self._closing = False
         self._journal.writing = self._writing
         self._journal.written = self._written
         self._journal.undo = self._undo
         self._journal.disk_works = disk_works
 
     async def close(self) -> None:
+        self._closing = True
         if self._tidying is not None:
             await asyncio.wait([self._tidying])
         await self._journal.close()
@@ -311,7 +297,7 @@ class EmbeddedJobs(IndexedJobs):
             await self._journal.wait(change)
 
     def _writing(self, row: int) -> list[bytes]:
-        self._in_writing, self._collected = self._collected, _Changes()
+        self._in_writing, self._collected = self._collected, Changes()
         new = self._in_writing.new.values()
         for entry in (*new, *self._in_writing.rewritten):
             entry.home = row
@@ -327,7 +313,7 @@ class EmbeddedJobs(IndexedJobs):
     def _written(self) -> None:
         for job_id in self._in_writing.away:
             del self._going[job_id]
-        self._in_writing = _NONE
+        self._in_writing = NONE
         self._tidy_if_due()
 
     def _undo(self) -> None:
@@ -346,7 +332,7 @@ class EmbeddedJobs(IndexedJobs):
                     self._index.undo(entry, None)
             for entry in changes.back.values():
                 self._index.remove(entry)
-        self._collected, self._in_writing = _Changes(), _NONE
+        self._collected, self._in_writing = Changes(), NONE
 
     # Tidying
 
@@ -356,10 +342,15 @@ class EmbeddedJobs(IndexedJobs):
             self._tidying.add_done_callback(self._tidied)
 
     async def _tidy(self) -> None:
-        while self._is_crowded():
-            await self._journal.wait(self._put_away(_step(self._index.ended(STEP)), now=0.0))
-        while self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
-            await self._clean(last)
+        while not self._closing:
+            if self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
+                await self._clean(last)
+            elif self._is_crowded():
+                await self._journal.wait(self._put_away(_step(self._index.ended(STEP)), now=0.0))
+                if not self._is_full():
+                    await asyncio.sleep(self._pause_s)
+            else:
+                break
 
     def _tidied(self, task: asyncio.Task[None]) -> None:
         self._tidying = None
@@ -367,6 +358,9 @@ class EmbeddedJobs(IndexedJobs):
             log.warning("the job store stays as large as it is for now: %s", error)
 
     def _is_crowded(self) -> bool:
+        return self._index.ended_count > self._ended_max // 5 or self._is_full()
+
+    def _is_full(self) -> bool:
         ended = self._index.ended_count
         return ended > self._ended_max or (ended > 0 and self._index.payload_bytes > self._ended_bytes_max)
 

@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from runyard.adapters.stores import records
+from runyard.adapters.stores.batches import Also, Batch
 from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
 from runyard.adapters.stores.syncing import LogSync
 from runyard.domain.errors import RunyardError, TooBusy
@@ -43,36 +44,6 @@ _PAGE_BYTES = 4000
 _T = TypeVar("_T")
 
 
-class Also(NamedTuple):
-    """A statement for the commit of what is said with it."""
-
-    statement: str
-    values: Mapping[str, object]
-    size: int = 0
-    """About how many bytes it writes."""
-    kept: Callable[[], None] | None = None
-    """Called when it is on disk."""
-    undo: str | None = None
-    """With the same values: takes it back from a log of which nobody knows what is on disk."""
-
-
-class _Batch:
-    __slots__ = ("also", "clean_to", "hurried", "last", "lost", "records", "waiters")
-
-    def __init__(self) -> None:
-        self.records: list[bytes] = []
-        self.also: list[Also] = []
-        self.last = 0
-        """The number of its last record."""
-        self.waiters: list[asyncio.Future[None]] = []
-        self.hurried = False
-        """Somebody waits for it."""
-        self.lost: list[Callable[[RunyardError], None]] = []
-        """Told when it could not be written."""
-        self.clean_to = 0
-        """Rows up to this one are deleted with it."""
-
-
 class Journal:
     """Belongs to the event loop that calls it.
 
@@ -88,8 +59,8 @@ class Journal:
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job-journal")
         self._reader = self._open()
         """For the thread beside the event loop."""
-        self._open_batch = _Batch()
-        self._writing: _Batch | None = None
+        self._open_batch = Batch()
+        self._writing: Batch | None = None
         self._paused = False
         """Nothing may be written just now."""
         self._kicked = False
@@ -163,8 +134,6 @@ class Journal:
         if number <= self.kept:
             return
         batch = self._batch_of(number)
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        batch.waiters.append(waiter)
         self._waiting += 1
         if batch is self._open_batch and not batch.hurried:
             batch.hurried = True
@@ -172,14 +141,19 @@ class Journal:
                 self._kick()
                 if self._lone_turns >= LONE_TURNS_MIN:
                     self._write()
-        await waiter
+        if not batch.over:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            batch.waiters.append(waiter)
+            await waiter
+        elif batch.error is not None:
+            raise _cannot_write(batch.error)
 
     def if_lost(self, number: int, tell: Callable[[RunyardError], None]) -> None:
         """For who does not wait: `tell` is called if the record could not be written."""
         if number > self.kept:
             self._batch_of(number).lost.append(tell)
 
-    def _batch_of(self, number: int) -> _Batch:
+    def _batch_of(self, number: int) -> Batch:
         writing = self._writing
         return writing if writing is not None and number <= writing.last else self._open_batch
 
@@ -255,7 +229,7 @@ class Journal:
             if self._copying is None:
                 self._begin_anew()
             return
-        self._writing, self._open_batch = batch, _Batch()
+        self._writing, self._open_batch = batch, Batch()
         said = [*batch.records, *self.writing(self._row + 1)]
         data = records.batch(said) if said else b""
         try:
@@ -270,11 +244,11 @@ class Journal:
         self.disk_works(True)
         self._sync.sync(lambda error: self._synced(batch, len(data), error))
 
-    def _synced(self, batch: _Batch, size: int, error: OSError | None) -> None:
+    def _synced(self, batch: Batch, size: int, error: OSError | None) -> None:
         self._done(batch, size, error)
         self.disk_works(False)
 
-    def _commit(self, data: bytes, batch: _Batch) -> None:
+    def _commit(self, data: bytes, batch: Batch) -> None:
         values = (self._row + 1, records.FORMAT, data)
         if not (batch.clean_to or batch.also):
             self._database.execute(self._queries["append"], values)
@@ -287,7 +261,7 @@ class Journal:
             for also in batch.also:
                 self._database.execute(also.statement, also.values)
 
-    def _done(self, batch: _Batch, size: int, error: OSError | None) -> None:
+    def _done(self, batch: Batch, size: int, error: OSError | None) -> None:
         if error is not None:
             self._doubtful, self._doubted = True, batch.also
             self._give_up(batch, error)
@@ -302,7 +276,7 @@ class Journal:
             self.bytes += size
         while self._rows and self._rows[0][0] <= batch.clean_to:
             self.bytes -= self._rows.popleft()[1]
-        self.kept = batch.last
+        self.kept, batch.over = batch.last, True
         self.written()
         for also in batch.also:
             if also.kept is not None:
@@ -316,12 +290,13 @@ class Journal:
         elif self._open_batch.last:
             self._linger()
 
-    def _give_up(self, batch: _Batch, error: BaseException) -> None:
+    def _give_up(self, batch: Batch, error: BaseException) -> None:
         if not self._failing:  # Said once: those who try again are many.
             self._failing = True
             log.error("changes to jobs cannot be written for now: %s", error)
         self._writing = None
-        lost, self._open_batch = self._open_batch, _Batch()
+        batch.over, batch.error = True, error
+        lost, self._open_batch = self._open_batch, Batch()
         self.kept = self.said
         self.undo()
         for waiter in (*batch.waiters, *lost.waiters):

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from sqlite3 import Row
 from typing import Any
 
-from runyard.adapters.stores.journal import Also, Journal
+from runyard.adapters.stores.batches import Also
+from runyard.adapters.stores.journal import Journal
 from runyard.adapters.stores.lanes import Lanes
 from runyard.adapters.stores.outbox import PRUNE_STEP
 from runyard.adapters.stores.sqlite import SQL, named_queries

@@ -1,9 +1,7 @@
 -- name: keep
 insert into archive (
     endpoint_id, job_id, place, state, worker_id, created_at, ended_at, expires_at, fingerprint, spilled, record
-) values (
-    :endpoint_id, :job_id, :place, :state, :worker_id, :created_at, :ended_at, :expires_at, :fingerprint, :spilled, :record
-)
+) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (job_id, endpoint_id) do update set
     place = excluded.place,
     state = excluded.state,
