@@ -128,6 +128,22 @@ async def test_lists_choose_among_them_by_state_and_worker(store: JobStore) -> N
     assert [] == await listed(store, states=frozenset({JobState.FAILED}), worker_id=a_job_that_is(JobState.FAILED).id)
 
 
+async def test_pages_miss_nothing_where_jobs_have_come_back_amid_them(store: JobStore) -> None:
+    jobs = [await away(store, id, JobState.FAILED) for id in "abcdef"]
+    for job in (jobs[4], jobs[3]):
+        await saved(store, job, job.retry(LATER))
+
+    failed = frozenset({JobState.FAILED})
+    found: list[str] = []
+    page = await store.list(ENDPOINT, JobQuery(states=failed, limit=2))
+    for _ in range(9):
+        found += [job.id for job in page.jobs]
+        if page.next is None:
+            break
+        page = await store.list(ENDPOINT, JobQuery(states=failed, limit=2, after=page.next))
+    assert ["f", "c", "b", "a"] == found
+
+
 # Coming back
 
 

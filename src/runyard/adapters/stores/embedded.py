@@ -229,6 +229,8 @@ class EmbeddedJobs(IndexedJobs):
         if query.states and query.states.isdisjoint(TERMINAL):
             return page(window, (), query)
         archived = await self.archive.between(endpoint_id, query, window)
+        if len(archived) == query.limit:
+            window = window.down_to(archived[-1][0])  # There may be more of them, and some of these do not count.
         return page(window, (found for found in archived if self._index.entry(found[1].id) is None), query)
 
     # Changes
@@ -312,7 +314,7 @@ class EmbeddedJobs(IndexedJobs):
 
     def _written(self) -> None:
         for job_id in self._in_writing.away:
-            del self._going[job_id]
+            self._going.pop(job_id, None)
         self._in_writing = NONE
         self._tidy_if_due()
 
@@ -320,7 +322,7 @@ class EmbeddedJobs(IndexedJobs):
         """Back to what is on disk. The last first: each that returns to the queue goes to its head."""
         for changes in (self._collected, self._in_writing):
             for job_id, entry in reversed(changes.away.items()):
-                del self._going[job_id]
+                self._going.pop(job_id, None)
                 self._index.put_back(entry)
             for job_id, before in reversed(changes.before.items()):
                 entry = self._index.entry(job_id)

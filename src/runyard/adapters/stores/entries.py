@@ -35,6 +35,9 @@ class Window(NamedTuple):
     top: int
     bottom: int
 
+    def down_to(self, bottom: int) -> Window:
+        return Window([found for found in self.jobs if found[0] >= bottom], self.top, bottom)
+
 
 class Before(NamedTuple):
     """An entry as it was, so that changes to it can be undone. `chunks` is the list itself, which only grows."""
