@@ -146,14 +146,14 @@ class Settings:
     )
     keep_bytes_max: int = _setting(
         10 * 1024 * MIB,
-        "Bytes that the database and large results may take together before jobs go that are kept behind their retention, "
-        "the oldest first, and before `keep_s` is over. They go, too, when the disk is full. With jobs in memory it is an "
-        "eighth of `store_bytes_max`, if that is less.",
+        "Bytes that the database, and the large results of jobs that have ended, may take together before jobs go that are "
+        "kept behind their retention, the oldest first, and before `keep_s` is over. They go, too, when the disk is full. "
+        "With jobs in memory it is an eighth of `store_bytes_max`, if that is less.",
     )
     tombstone_s: float = _setting(
         604_800.0,
         "Seconds that a job which is gone is still known by its id, and by its idempotency key; a week. It is less where "
-        "`keep_bytes_max` is reached, but a day in any case for jobs that their clients have named.",
+        "`keep_bytes_max` is reached. A job that its client has named is known for a day in any case.",
     )
     attempts_max: int = _term(
         "attempts_max",

@@ -90,7 +90,7 @@ class Platform:
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
-        self.forgetting = _forgetting(a, self.endpoints, self.room, settings)
+        self.forgetting = _forgetting(a, self.endpoints, self.room, self.spills, settings)
         records = Records(a.fleet)
         self.adoption = Adoption(records, a.store, self.endpoints, self.roster, self.dispatch, a.clock)
         self.lifecycle = Lifecycle(
@@ -198,7 +198,7 @@ class Platform:
         self.logs.close()
 
 
-def _forgetting(adapters: Adapters, endpoints: Endpoints, room: Room, settings: Settings) -> Forgetting:
+def _forgetting(adapters: Adapters, endpoints: Endpoints, room: Room, spills: Spills, settings: Settings) -> Forgetting:
     bytes_max = settings.keep_bytes_max
     if settings.store == "memory":
         bytes_max = min(bytes_max, settings.store_bytes_max // 8)
@@ -208,7 +208,8 @@ def _forgetting(adapters: Adapters, endpoints: Endpoints, room: Room, settings: 
         adapters.clock,
         bytes_max=bytes_max,
         tombstone_s=settings.tombstone_s,
-        is_full=room.is_full,
+        lacking=room.lacking,
+        forgotten=spills.sweep,
     )
 
 

@@ -142,7 +142,7 @@ async def test_what_is_forgotten_is_listed_and_redriven_no_more(morgue: Morgue) 
     morgue.plane.clock.at += 3600
     store, now = morgue.plane.job_store, morgue.plane.clock.at
     await store.put_away(await store.due(now, 9), now)
-    await store.archive.forget_oldest(now)
+    await store.archive.forget_oldest(now, 1 << 30)
 
     assert [] == await morgue.ids()
     assert 0 == (await morgue.redrive(all=True))["redriven"]

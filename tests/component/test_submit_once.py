@@ -163,7 +163,7 @@ async def test_a_job_that_is_gone_does_not_run_again_until_its_name_is_forgotten
     assert (404, f"/v2/{ENDPOINT}/requests/{KEYED}") == (kept.status, kept.json()["runyard"]["path"])
     assert 409 == (await ask(yard, input=2)).status
     now = yard.clock.now()
-    assert 1 == await yard.store.archive.forget_oldest(now)
+    assert 0 < await yard.store.archive.forget_oldest(now, 1 << 30)
     gone = await ask(yard)
     assert (404, "COMPLETED", None) == (
         gone.status,

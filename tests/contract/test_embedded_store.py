@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import tracemalloc
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runyard.adapters.stores.batches import Batch
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.journal import LONE_TURNS_MIN
+from runyard.adapters.stores.syncing import LogSync
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import ExecutionPolicy, Job, JobState
 from runyard.domain.payload import Spilled
@@ -126,7 +130,7 @@ async def test_the_file_stays_bounded_and_what_lives_on_keeps_its_place(tmp_path
         running = a_job(f"job-{number}", input=b"1" * 2000).take(A, START)
         await store.add(running)
         await put_away(store, await saved(store, running, running.complete(b"2" * 2000, START)))
-        while await store.archive.forget_oldest(START + 10_000):
+        while await store.archive.forget_oldest(START + 10_000, 1 << 30):
             pass
     counts = await store.counts(ENDPOINT)
     await store.close()
@@ -361,6 +365,67 @@ async def test_what_came_back_is_not_cleaned_away(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert longer == await store.latest(ENDPOINT, longer.id)
     assert 10 == (await store.counts(ENDPOINT)).completed
+    await store.close()
+
+
+async def test_a_stream_goes_to_the_archive_with_its_job_unless_it_is_long_or_over(tmp_path: Path) -> None:
+    store = opened(tmp_path, ended_max=3)
+    short, long = await streamed(store, "short", b"1"), await streamed(store, "long", b"1" * (2 << 20))
+    for number in range(9):
+        await ended(store, f"job-{number}")
+    await store.close()
+
+    store = opened(tmp_path, ended_max=3)
+    assert (None, long) == (await store.latest(ENDPOINT, short.id), await store.latest(ENDPOINT, long.id))
+    assert [b"1"] == await store.read_output(short, 0, 100)
+    assert [b"1"] == await store.drain_output(short, None)
+    assert [] == await store.drain_output(short, None)
+    await store.close()
+
+
+async def streamed(store: EmbeddedJobs, id: str, chunk: bytes) -> Job:
+    [job] = await stored(store, id)
+    running = await saved(store, job, job.take(A, START))
+    await store.append_output(running, [chunk])
+    return await saved(store, running, running.complete(b"1", START + 1))
+
+
+@pytest.mark.parametrize("failure", ["full", "sync"])
+async def test_a_cleaning_that_fails_costs_no_job(
+    tmp_path: Path, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, clean_from_bytes=1 << 16)
+    waiting = await stored(store, *(f"waiting-{number}" for number in range(20)), input=b"1" * 1000)
+    journal = store._journal  # pyright: ignore[reportPrivateUsage]
+    failed: list[str] = []
+    commit, sync = journal._commit, LogSync._try  # pyright: ignore[reportPrivateUsage]
+
+    def full_disk(data: bytes, batch: Batch) -> None:
+        if not failed and (batch.clean_to or len(data) > 15_000):
+            failed.append(failure)
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(data, batch)
+
+    def bad_sync(self: LogSync) -> OSError | None:
+        batch = journal._writing  # pyright: ignore[reportPrivateUsage]
+        if not failed and batch is not None and batch.clean_to:
+            failed.append(failure)
+            return OSError(5, "input/output error")
+        return sync(self)
+
+    with monkeypatch.context() as patch:
+        if failure == "full":
+            patch.setattr(journal, "_commit", full_disk)
+        else:
+            patch.setattr(LogSync, "_try", bad_sync)
+        for number in range(40):
+            with suppress(TooBusy):
+                await put_away(store, await ended(store, f"passing-{number}", input=b"1" * 9_000))
+        await store.close()
+
+    assert [failure] == failed
+    store = opened(tmp_path)
+    assert waiting == [await kept(store, job) for job in waiting]
     await store.close()
 
 

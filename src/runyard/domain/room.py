@@ -13,4 +13,9 @@ MARGIN = 8
 
 def is_full(free_bytes: int, reserve_bytes: int, *, was_full: bool) -> bool:
     """Whether what is new is refused. A reserve of 0 never fills."""
-    return free_bytes < reserve_bytes + (reserve_bytes // MARGIN if was_full else 0)
+    return free_bytes < (reopens_at(reserve_bytes) if was_full else reserve_bytes)
+
+
+def reopens_at(reserve_bytes: int) -> int:
+    """How much must be free for a disk that was full to be full no more."""
+    return reserve_bytes + reserve_bytes // MARGIN

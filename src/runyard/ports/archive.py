@@ -6,6 +6,8 @@ from typing import Protocol
 
 from runyard.domain.job import EndpointId
 
+TOMBSTONE_BYTES = 200
+"""About what one takes."""
 STEP = 100
 """Most jobs, or tombstones, that one call takes: each is one commit, and others want to get between them."""
 
@@ -13,7 +15,7 @@ STEP = 100
 class Archive(Protocol):
     """Of one `JobStore`, which puts jobs in and finds them there; here is how they leave it.
 
-    Each call that removes does one step and returns how many it took, 0 when nothing is left to take. Only a job that has
+    Each call that removes does one step and returns how much it took, 0 when nothing is left to take. Only a job that has
     expired is ever taken, and it leaves a tombstone.
     """
 
@@ -29,8 +31,10 @@ class Archive(Protocol):
         """Jobs of an endpoint that had expired by then, the first expired first."""
         ...
 
-    async def forget_oldest(self, now: float) -> int:
-        """Jobs of any endpoint, those first that have been here longest."""
+    async def forget_oldest(self, now: float, size: int) -> int:
+        """Jobs of any endpoint, those first that have been here longest, until they took `size` bytes or more. Returns how
+        many bytes they took.
+        """
         ...
 
     async def clear(self, endpoint_id: EndpointId) -> int:

@@ -112,8 +112,8 @@ class JobStore(Protocol):
         """Put jobs into the archive whose time is over: whole if they have ended, else what is left of them is a tombstone.
         Returns those that went; a job that is stored otherwise than it is given stays where it is.
 
-        They can be read and listed as before, but are no longer due. `add` does not look for their ids. A store may put away
-        jobs that have ended by itself, at any time.
+        They can be read and listed as before, but for their streams, and are no longer due. `add` does not look for their
+        ids. A store may put away jobs that have ended by itself, at any time, with their streams.
         """
         ...
 

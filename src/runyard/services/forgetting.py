@@ -14,7 +14,7 @@ from typing import Protocol
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId
 from runyard.domain.terms import JobTerms
-from runyard.ports.archive import Archive
+from runyard.ports.archive import TOMBSTONE_BYTES, Archive
 from runyard.ports.system import Clock
 
 PAUSE_S = 10.0
@@ -33,7 +33,9 @@ class TermsBook(Protocol):
 
 
 class Forgetting:
-    """`run` is the loop. `is_full` looks whether the disk is."""
+    """`run` is the loop. `lacking` looks how many bytes the disk lacks; `forgotten` is told that large results may have lost
+    the job that names them.
+    """
 
     def __init__(
         self,
@@ -43,14 +45,16 @@ class Forgetting:
         *,
         bytes_max: int,
         tombstone_s: float,
-        is_full: Callable[[], Awaitable[bool]],
+        lacking: Callable[[], Awaitable[int]],
+        forgotten: Callable[[], Awaitable[None]],
     ) -> None:
         self._archive = archive
         self._book = book
         self._clock = clock
         self._bytes_max = bytes_max
         self._tombstone_s = tombstone_s
-        self._is_full = is_full
+        self._lacking = lacking
+        self._forgotten = forgotten
 
     async def run(self) -> None:
         """Forget for ever."""
@@ -63,7 +67,7 @@ class Forgetting:
         try:
             for endpoint_id in await self._archive.endpoints():
                 await self._all(lambda of=endpoint_id: self._of(of))
-            await self._all(self._excess)
+            await self._excess()
             await self._all(self._tombstones)
         except TooBusy as error:
             log.warning("jobs whose time is over stay for now: %s", error)
@@ -80,15 +84,24 @@ class Forgetting:
         now = self._clock.now()
         return await self._archive.forget(endpoint_id, now - self._book.terms(endpoint_id).keep_s, now)
 
-    async def _excess(self) -> int:
-        if not await self._too_much():
-            return 0
+    async def _excess(self) -> None:
+        """No more than must go. What goes frees its place at once or, where it is a file, with `forgotten`: so it is counted
+        here, and not looked for on the disk.
+        """
+        too_much = max(await self._archive.used_bytes() - self._bytes_max, await self._lacking())
+        went = 0
+        while too_much > 0 and (freed := await self._free(too_much)):
+            went, too_much = went + freed, too_much - freed
+            await self._clock.sleep(0)
+        if went:
+            await self._forgotten()
+
+    async def _free(self, size: int) -> int:
         now = self._clock.now()
-        return await self._archive.forget_oldest(now) or await self._archive.bury(now, now - NAMED_S)
+        freed = await self._archive.forget_oldest(now, size)
+        return freed or TOMBSTONE_BYTES * await self._archive.bury(now, now - NAMED_S)
 
     async def _tombstones(self) -> int:
-        before = self._clock.now() - self._tombstone_s
-        return await self._archive.bury(before, before)
-
-    async def _too_much(self) -> bool:
-        return await self._archive.used_bytes() > self._bytes_max or await self._is_full()
+        now = self._clock.now()
+        before = now - self._tombstone_s
+        return await self._archive.bury(before, min(before, now - NAMED_S))

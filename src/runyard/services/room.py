@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from runyard.domain.errors import TooBusy
-from runyard.domain.room import is_full
+from runyard.domain.room import is_full, reopens_at
 from runyard.ports.system import Clock, Disk
 
 log = logging.getLogger("runyard")
@@ -33,10 +33,10 @@ class Room:
                 "jobs that were accepted; try again later, or free disk space, or lower disk_reserve_bytes"
             )
 
-    async def is_full(self) -> bool:
-        """As it is now."""
+    async def lacking(self) -> int:
+        """So many bytes more have to be free for what is new to be let in, as it is now."""
         await self.look()
-        return self.full
+        return max(0, reopens_at(self._reserve_bytes) - self.free_bytes) if self.full else 0
 
     async def run(self) -> None:
         """Look for ever."""

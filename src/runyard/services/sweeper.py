@@ -35,10 +35,10 @@ class Sweeper:
         now = self._clock.now()
         jobs = await self._store.due(now, BATCH)
         try:
-            await self._put_away([job for job in jobs if job.has_expired(now)], now)
             for job in jobs:
                 if not job.has_expired(now):
                     await self._time_out(job, now)
+            await self._put_away([job for job in jobs if job.has_expired(now)], now)
         except TooBusy:
             return False  # Nothing can be written now; the next pass tries again.
         return len(jobs) == BATCH

@@ -7,6 +7,7 @@ import pytest
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId, Job, JobState
+from runyard.domain.payload import Spilled
 from runyard.domain.terms import DEFAULT_TERMS, JobTerms
 from runyard.domain.tombstone import Tombstone
 from runyard.services.forgetting import NAMED_S, Forgetting
@@ -30,24 +31,35 @@ class Terms:
 
 
 class Ground:
-    """A store, and what forgets in it. The disk is full while `full`."""
+    """A store, and what forgets in it. The disk lacks `lacking` bytes."""
 
     def __init__(self) -> None:
-        self.store, self.clock, self.full = MemoryJobs(), SetClock(), False
+        self.store, self.clock, self.lacking, self.swept = MemoryJobs(), SetClock(), 0, 0
         self.clock.at = START + 1000
         self.forgetting = self.forgetter(bytes_max=1 << 30)
 
-    def forgetter(self, bytes_max: int) -> Forgetting:
+    def forgetter(self, bytes_max: int, tombstone_s: float = 2 * DAY_S) -> Forgetting:
         return Forgetting(
-            self.store.archive, Terms(), self.clock, bytes_max=bytes_max, tombstone_s=2 * DAY_S, is_full=self.is_full
+            self.store.archive,
+            Terms(),
+            self.clock,
+            bytes_max=bytes_max,
+            tombstone_s=tombstone_s,
+            lacking=self.look,
+            forgotten=self.sweep,
         )
 
-    async def is_full(self) -> bool:
-        return self.full
+    async def look(self) -> int:
+        return self.lacking
+
+    async def sweep(self) -> None:
+        self.swept += 1
 
     async def away(self, id: str, endpoint_id: EndpointId = ENDPOINT, **changes: object) -> Job:
         """A job that expired just now."""
+        output = changes.pop("output", b'"done"')
         job = a_job_that_is(JobState.COMPLETED, id=id, endpoint_id=endpoint_id, expires_at=self.clock.at, **changes)
+        job = job._replace(output=output)  # type: ignore[arg-type]
         await self.store.add(job)
         assert [job] == await self.store.put_away([job], self.clock.at)
         return job
@@ -85,31 +97,35 @@ async def test_of_an_endpoint_that_is_no_more_nothing_is_left(ground: Ground) ->
 
 async def test_where_they_take_too_much_the_oldest_go_and_no_more_than_must(ground: Ground) -> None:
     jobs = [await ground.away(f"job-{number}", input=b"1" * 1000) for number in range(400)]
-    await ground.forgetter(bytes_max=300_000).forget()
+    used = await ground.store.archive.used_bytes()
+    await ground.forgetter(bytes_max=used - 150_000).forget()
 
     left = await ground.left(*jobs)
     assert sorted(left, key=["stone", "whole"].index) == left
-    assert 100 <= left.count("whole") <= 200
+    assert 100 <= left.count("stone") <= 110
+    assert 1 == ground.swept
 
 
-async def test_on_a_full_disk_all_goes_until_it_is_full_no_more(ground: Ground) -> None:
-    old = [await ground.away(f"old-{number}") for number in range(100)]
-    young = await ground.away("young")
-    looks = iter([True, False, False])
+async def test_one_large_result_makes_room_for_all_others(ground: Ground) -> None:
+    [large, *others] = [await ground.away(f"job-{n}", output=Spilled("x", 0 if n else 5 << 30)) for n in range(9)]
+    ground.lacking = 1 << 30
+    await ground.forgetting.forget()
 
-    async def is_full() -> bool:
-        return next(looks)
+    assert ["stone"] == await ground.left(large)
+    assert {"whole"} == set(await ground.left(*others))
+    assert 1 == ground.swept
 
-    ground.is_full = is_full  # type: ignore[method-assign]
-    await ground.forgetter(bytes_max=1 << 30).forget()
 
-    assert {"stone"} == set(await ground.left(*old))
-    assert ["whole"] == await ground.left(young)
+async def test_where_there_is_room_nothing_is_swept(ground: Ground) -> None:
+    await ground.away("a")
+    await ground.forgetting.forget()
+
+    assert 0 == ground.swept
 
 
 async def test_names_are_known_for_a_day_however_full_it_is(ground: Ground) -> None:
     named, unnamed = await ground.away("named", fingerprint=b"f" * 32), await ground.away("unnamed")
-    ground.full = True
+    ground.lacking = 1 << 30
 
     await ground.forgetting.forget()
     assert ["stone", "nothing"] == await ground.left(named, unnamed)
@@ -119,6 +135,16 @@ async def test_names_are_known_for_a_day_however_full_it_is(ground: Ground) -> N
     ground.clock.at += 1
     await ground.forgetting.forget()
     assert ["nothing"] == await ground.left(named)
+
+
+async def test_a_name_is_known_for_a_day_however_short_the_time_of_tombstones(ground: Ground) -> None:
+    named, unnamed = await ground.away("named", BRIEF, fingerprint=b"f" * 32), await ground.away("unnamed", BRIEF)
+    ground.clock.at += 60
+    await ground.forgetting.forget()
+    ground.clock.at += 3 * 3600
+    await ground.forgetter(bytes_max=1 << 30, tombstone_s=1).forget()
+
+    assert ["stone", "nothing"] == await ground.left(named, unnamed)
 
 
 async def test_tombstones_go_after_their_time(ground: Ground) -> None:

@@ -10,12 +10,11 @@ from runyard.adapters.stores.entries import Entry, Window, entry_bytes, matches
 from runyard.domain.job import EndpointId, Job, JobId
 from runyard.domain.payload import Spilled
 from runyard.domain.tombstone import Tombstone, tombstone_of
-from runyard.ports.archive import STEP
+from runyard.ports.archive import STEP, TOMBSTONE_BYTES
 from runyard.ports.stores import JobPage, JobQuery
 
 ENTRY_BYTES = 400
-TOMBSTONE_BYTES = 200
-"""About what one takes, beside its payload."""
+"""About what a job takes, beside its payload."""
 
 _Key = tuple[EndpointId, JobId]
 _T = TypeVar("_T")
@@ -72,9 +71,11 @@ class MemoryArchive:
         doomed = sorted((job for job in jobs if job.expires_at <= expired_before), key=lambda job: job.expires_at)
         return self._forget(doomed[:STEP], now)
 
-    async def forget_oldest(self, now: float) -> int:
-        jobs = (entry.job for entry in self._entries.values())
-        return self._forget(_some(jobs, lambda job: job.expires_at <= now), now)
+    async def forget_oldest(self, now: float, size: int) -> int:
+        oldest = _some(self._entries.values(), lambda entry: entry.job.expires_at <= now)
+        doomed, freed = up_to(((entry.job, _size(entry)) for entry in oldest), size)
+        self._forget(doomed, now)
+        return freed
 
     async def clear(self, endpoint_id: EndpointId) -> int:
         doomed = _some(self._entries, lambda key: key[0] == endpoint_id)
@@ -109,6 +110,18 @@ def page(window: Window, archived: Iterable[tuple[int, Job]], query: JobQuery) -
     found = sorted((*window.jobs, *archived), key=lambda found: found[0], reverse=True)[: query.limit]
     bottom = found[-1][0] if len(found) == query.limit else window.bottom
     return JobPage(jobs=tuple(job for _, job in found), next=str(bottom) if bottom > 1 else None)
+
+
+def up_to(of: Iterable[tuple[_T, int]], size: int) -> tuple[list[_T], int]:
+    """The first of these, each with its size, until they make up `size`; and how much that is."""
+    taken: list[_T] = []
+    total = 0
+    for each, its_size in of:
+        if total >= size:
+            break
+        taken.append(each)
+        total += its_size
+    return taken, total
 
 
 def _some(of: Iterable[_T], which: Callable[[_T], bool]) -> list[_T]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Row
 
 from runyard.adapters.stores import records
+from runyard.adapters.stores.archive import ENTRY_BYTES, up_to
 from runyard.adapters.stores.batches import Also
 from runyard.adapters.stores.entries import Entry, Window
 from runyard.adapters.stores.journal import Journal
@@ -35,7 +36,7 @@ class EmbeddedArchive:
         """What is to be written with the commit that takes a job out of the index."""
         job = entry.job
         if job.terminal:
-            record = records.written(entry)
+            record = records.written(entry, stream=job.expires_at > now)
             return (Also(self._queries["keep"], _row(entry, record), size=len(record)),)
         stone = tombstone_of(job, now)._asdict()
         return self._also("drop", {"job_id": job.id, "endpoint_id": job.endpoint_id}), self._also("mark", stone)
@@ -74,9 +75,11 @@ class EmbeddedArchive:
         rows = await self._fetch("expired", endpoint_id=endpoint_id, expired_before=expired_before, limit=STEP)
         return await self._remove(rows, "leave_tombstones", "forget", expired_before=expired_before, now=now)
 
-    async def forget_oldest(self, now: float) -> int:
+    async def forget_oldest(self, now: float, size: int) -> int:
         rows = await self._fetch("oldest", expired_before=now, limit=STEP)
-        return await self._remove(rows, "leave_tombstones", "forget", expired_before=now, now=now)
+        doomed, freed = up_to(((row, ENTRY_BYTES + row["size"]) for row in rows), size)
+        await self._remove(doomed, "leave_tombstones", "forget", expired_before=now, now=now)
+        return freed
 
     async def clear(self, endpoint_id: EndpointId) -> int:
         return await self._remove(await self._fetch("all_of", endpoint_id=endpoint_id, limit=STEP), "clear")

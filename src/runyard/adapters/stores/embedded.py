@@ -23,8 +23,17 @@ from runyard.adapters.stores import records
 from runyard.adapters.stores.archive import page
 from runyard.adapters.stores.archive_embedded import EmbeddedArchive
 from runyard.adapters.stores.batches import Also
+from runyard.adapters.stores.bounds import (
+    CLEAN_FROM_BYTES,
+    CLEAN_STEP_BYTES,
+    ENDED_MAX,
+    PAUSE_S,
+    STREAM_BYTES_MAX,
+    Bounds,
+    step_of,
+)
 from runyard.adapters.stores.changes import NONE, Changes
-from runyard.adapters.stores.entries import Before, Entry, entry_bytes
+from runyard.adapters.stores.entries import Before, Entry
 from runyard.adapters.stores.index import IndexedJobs, JobIndex
 from runyard.adapters.stores.journal import Journal
 from runyard.adapters.stores.outbox_embedded import EmbeddedOutbox
@@ -36,18 +45,6 @@ from runyard.ports.archive import STEP
 from runyard.ports.stores import JobPage, JobQuery
 
 log = logging.getLogger(__name__)
-
-ENTRY_BYTES = 400
-"""About what a job takes in the journal besides its payload."""
-CLEAN_FROM_BYTES = 16 << 20
-CLEAN_STEP_BYTES = 1 << 18
-ENDED_MAX = 100_000
-"""Jobs that have ended and are in memory at most. Down to a fifth of it they leave at leisure: a burst of requests does not
-have to wait for it."""
-PAUSE_S = 0.05
-"""That leisure: between two commits that put jobs away."""
-AWAY_STEP_BYTES = 1 << 18
-"""Payload that is put away with one commit, or that of one job."""
 
 
 class EmbeddedJobs(IndexedJobs):
@@ -77,17 +74,24 @@ class EmbeddedJobs(IndexedJobs):
         render: Callable[[Job], bytes] | None = None,
     ) -> None:
         """`render` makes the body of what a job's end owes its webhook; without, nothing is owed."""
-        self._clean_from_bytes = clean_from_bytes
-        self._ended_max, self._pause_s = ended_max, pause_s
-        self._ended_bytes_max = bytes_max // 4 if ended_bytes_max is None else ended_bytes_max
         super().__init__(JobIndex(bytes_max=bytes_max))
         self._journal = Journal(path, synced=synced)
+        self._bounds = Bounds(
+            self._index,
+            self._journal,
+            clean_from_bytes=clean_from_bytes,
+            ended_max=ended_max,
+            ended_bytes_max=bytes_max // 4 if ended_bytes_max is None else ended_bytes_max,
+        )
+        self._pause_s = pause_s
         records.replay(self._journal.load(), self._index)
         self.archive = EmbeddedArchive(self._journal)
         self.outbox = None if render is None else EmbeddedOutbox(self._journal, render)
         self._collected, self._in_writing = Changes(), Changes()
         self._going: dict[JobId, Entry] = {}
         """On their way to the archive."""
+        self._moves = 0
+        """How often jobs have come there, or from there."""
         self._tidying: asyncio.Task[None] | None = None
         self._closing = False
         self._journal.writing = self._writing
@@ -164,7 +168,7 @@ class EmbeddedJobs(IndexedJobs):
 
     async def put_away(self, jobs: Sequence[Job], now: float) -> list[Job]:
         gone: list[Job] = []
-        while entries := _step([entry for job in jobs if (entry := self._index.current(job)) is not None]):
+        while entries := step_of([entry for job in jobs if (entry := self._index.current(job)) is not None]):
             try:
                 await self._journal.wait(self._put_away(entries, now))
             except TooBusy:
@@ -199,14 +203,16 @@ class EmbeddedJobs(IndexedJobs):
         return True
 
     async def drain_output(self, job: Job, bytes_max: int | None) -> list[bytes]:
-        entry = self._index.entry(job.id)
+        entry = self._index.find(job.endpoint_id, job.id)
+        if entry is not None:
+            await self._settled(entry.change)
+            entry = self._index.find(job.endpoint_id, job.id)
         if entry is None and (away := await self._away(job.endpoint_id, job.id)):
             if not isinstance(away, Entry) or not self._index.read_output(away, away.drained, 1):
                 return []
             entry = await self._back(away.job)
         if entry is None:
             return []
-        await self._settled(entry.change)
         self._begin(entry)
         page = self._index.drain_output(entry, bytes_max)
         if page:
@@ -225,13 +231,22 @@ class EmbeddedJobs(IndexedJobs):
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         await self._settled(self._journal.said)
+        archived: list[tuple[int, Job]] = []
         window = self._index.window(endpoint_id, query)
-        if query.states and query.states.isdisjoint(TERMINAL):
-            return page(window, (), query)
-        archived = await self.archive.between(endpoint_id, query, window)
+        moves = -1
+        while moves != self._moves and not (query.states and query.states.isdisjoint(TERMINAL)):
+            moves = self._moves  # What goes from here to there meanwhile is in neither, or in both.
+            archived = await self.archive.between(endpoint_id, query, window)
+            window = self._index.window(endpoint_id, query)
         if len(archived) == query.limit:
             window = window.down_to(archived[-1][0])  # There may be more of them, and some of these do not count.
-        return page(window, (found for found in archived if self._index.entry(found[1].id) is None), query)
+        going = [(e.number, e.job) for e in self._going.values() if e.job.endpoint_id == endpoint_id]
+        passing = [found for found in going if window.has(*found, query)]
+        here = {job.id for _, job in passing}
+        there = (
+            found for found in archived if found[1].id not in here and not self._index.find(endpoint_id, found[1].id)
+        )
+        return page(window, (*passing, *there), query)
 
     # Changes
 
@@ -266,6 +281,7 @@ class EmbeddedJobs(IndexedJobs):
         return await self.archive.find(endpoint_id, job_id)
 
     def _put_away(self, entries: Sequence[Entry], now: float) -> int:
+        """What has expired goes without its stream, which nobody can ask for any more."""
         self._say_new(*entries)
         puts = [also for entry in entries for also in self.archive.putting(entry, now)]
         change = self._journal.say(records.away(entry.job.id for entry in entries), *puts)
@@ -285,7 +301,8 @@ class EmbeddedJobs(IndexedJobs):
             return None
         if self._index.entry(was.id) is not None:
             return self._index.current(was)
-        self._index.restore(entry)
+        self._index.readmit(entry)
+        self._moves += 1
         self._collected.back[was.id] = entry
         self._collected.rewritten.append(entry)
         self._journal.say(records.written(entry))
@@ -298,11 +315,8 @@ class EmbeddedJobs(IndexedJobs):
         with suppress(TooBusy):
             await self._journal.wait(change)
 
-    def _writing(self, row: int) -> list[bytes]:
+    def _writing(self) -> list[bytes]:
         self._in_writing, self._collected = self._collected, Changes()
-        new = self._in_writing.new.values()
-        for entry in (*new, *self._in_writing.rewritten):
-            entry.home = row
         unsaid = self._in_writing.unsaid.items()
         return [records.written(entry) for job_id, entry in unsaid if self._index.entry(job_id) is entry]
 
@@ -312,9 +326,12 @@ class EmbeddedJobs(IndexedJobs):
             if self._collected.unsaid.pop(entry.job.id, None) is not None:
                 self._journal.say(records.written(entry))
 
-    def _written(self) -> None:
+    def _written(self, row: int) -> None:
+        for entry in (*self._in_writing.new.values(), *self._in_writing.rewritten):
+            entry.home = row  # Not before it is there: a job whose copy is not kept must not be cleaned away.
         for job_id in self._in_writing.away:
             self._going.pop(job_id, None)
+            self._moves += 1
         self._in_writing = NONE
         self._tidy_if_due()
 
@@ -339,17 +356,20 @@ class EmbeddedJobs(IndexedJobs):
     # Tidying
 
     def _tidy_if_due(self) -> None:
-        if self._tidying is None and (self._is_crowded() or self._is_unclean()):
+        if self._tidying is None and (self._bounds.are_crowded or self._bounds.are_unclean):
             self._tidying = asyncio.get_running_loop().create_task(self._tidy(), name="tidy the job store")
             self._tidying.add_done_callback(self._tidied)
 
     async def _tidy(self) -> None:
         while not self._closing:
-            if self._is_unclean() and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
+            if self._bounds.are_unclean and (last := self._journal.oldest(CLEAN_STEP_BYTES)):
                 await self._clean(last)
-            elif self._is_crowded():
-                await self._journal.wait(self._put_away(_step(self._index.ended(STEP)), now=0.0))
-                if not self._is_full():
+            elif self._bounds.are_crowded:
+                entries = step_of(self._index.ended(STEP, STREAM_BYTES_MAX))
+                if not entries:
+                    break
+                await self._journal.wait(self._put_away(entries, now=0.0))
+                if not self._bounds.are_full:
                     await asyncio.sleep(self._pause_s)
             else:
                 break
@@ -359,19 +379,11 @@ class EmbeddedJobs(IndexedJobs):
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("the job store stays as large as it is for now: %s", error)
 
-    def _is_crowded(self) -> bool:
-        return self._index.ended_count > self._ended_max // 5 or self._is_full()
-
-    def _is_full(self) -> bool:
-        ended = self._index.ended_count
-        return ended > self._ended_max or (ended > 0 and self._index.payload_bytes > self._ended_bytes_max)
-
-    def _is_unclean(self) -> bool:
-        alive = self._index.payload_bytes + len(self._index) * ENTRY_BYTES
-        return self._journal.bytes > self._clean_from_bytes + 2 * alive
-
     async def _clean(self, last: int) -> None:
-        """Take what lives out of the journal's rows up to this one, to its end."""
+        """Take what lives out of the journal's rows up to this one, to its end, and then delete them.
+
+        With another commit: of one whose sync fails nobody knows what is on disk, and it might be the deletion alone.
+        """
         for job_id in await self._journal.jobs_up_to(last):
             entry = self._index.entry(job_id)
             if entry is not None and 0 < entry.home <= last:
@@ -380,15 +392,5 @@ class EmbeddedJobs(IndexedJobs):
         self._say_new(*self._collected.unsaid.values())  # Their ends are in the totals.
         for endpoint_id in self._index.endpoints:
             self._journal.say(records.totals(endpoint_id, self._index.totals(endpoint_id)))
-        self._journal.clean(last)
         await self._journal.wait(self._journal.said)
-
-
-def _step(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The first of them, as many as go with one commit."""
-    size = 0
-    for count, entry in enumerate(entries[:STEP]):
-        size += entry_bytes(entry)
-        if count and size > AWAY_STEP_BYTES:
-            return entries[:count]
-    return entries[:STEP]
+        await self._journal.wait(self._journal.clean(last))

@@ -35,6 +35,10 @@ class Window(NamedTuple):
     top: int
     bottom: int
 
+    def has(self, number: int, job: Job, query: JobQuery) -> bool:
+        """Whether a job belongs into it."""
+        return self.bottom <= number < self.top and matches(job, query)
+
     def down_to(self, bottom: int) -> Window:
         return Window([found for found in self.jobs if found[0] >= bottom], self.top, bottom)
 

@@ -69,9 +69,9 @@ class JobIndex:
     def ended_count(self) -> int:
         return len(self._ended)
 
-    def ended(self, limit: int) -> list[Entry]:
-        """Jobs that have ended, those first that have for longest."""
-        return list(islice(self._ended.values(), limit))
+    def ended(self, limit: int, stream_bytes_max: int) -> list[Entry]:
+        """Jobs that have ended, those first that have for longest, but for those with a longer stream."""
+        return list(islice((e for e in self._ended.values() if chunks_bytes(e) <= stream_bytes_max), limit))
 
     def add(self, job: Job) -> Entry:
         if job.id in self._entries:
@@ -98,6 +98,12 @@ class JobIndex:
         self._enter(shelf, entry, None)
         shelf.ended[job.state] -= job.terminal  # Totals are written down by themselves.
         self._schedule(entry)
+
+    def readmit(self, entry: Entry) -> None:
+        """As `restore`, if there is room for it. Raises `TooBusy`."""
+        self._reserve(entry_bytes(entry))
+        self._bytes -= entry_bytes(entry)
+        self.restore(entry)
 
     def put_back(self, entry: Entry) -> None:
         """Undo its removal."""

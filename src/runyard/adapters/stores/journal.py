@@ -47,8 +47,8 @@ _T = TypeVar("_T")
 class Journal:
     """Belongs to the event loop that calls it.
 
-    `writing` is told when a batch goes to disk: its row; what it returns are the last records of it. `written` is told that
-    it is there. `undo` is told that it, and all that has been said since, will not be.
+    `writing` is told when a batch goes to disk; what it returns are the last records of it. `written` is told the row in
+    which it is there. `undo` is told that it, and all that has been said since, will not be.
     """
 
     def __init__(self, path: Path, *, synced: bool = True) -> None:
@@ -86,8 +86,8 @@ class Journal:
         self.kept = 0
         """The last record that is on disk, or was given up."""
         self._failing = False
-        self.writing: Callable[[int], list[bytes]] = lambda row: []
-        self.written: Callable[[], None] = lambda: None
+        self.writing: Callable[[], list[bytes]] = list
+        self.written: Callable[[int], None] = lambda row: None
         self.undo: Callable[[], None] = lambda: None
         self.disk_works: Callable[[bool], None] = lambda works: None
         """Told when a sync begins and when it has ended."""
@@ -111,7 +111,10 @@ class Journal:
 
     async def fetch(self, statement: str, values: Mapping[str, object]) -> list[sqlite3.Row]:
         """Rows of other tables, read beside the event loop. What was last written may be in them and not on disk yet."""
-        return await self._beside(lambda: self._reader.execute(statement, values).fetchall())
+        try:
+            return await self._beside(lambda: self._reader.execute(statement, values).fetchall())
+        except sqlite3.OperationalError as error:
+            raise TooBusy(f"the job store cannot be read ({error}); try again later") from error
 
     def say(self, record: bytes, *also: Also) -> int:
         """Write this down. Returns its number, for `wait`."""
@@ -194,9 +197,10 @@ class Journal:
 
         return await self._beside(fetch)
 
-    def clean(self, last: int) -> None:
-        """Delete the rows up to `last`, in the commit that holds what has just been said."""
+    def clean(self, last: int) -> int:
+        """Delete the rows up to `last`. Returns a number, for `wait`."""
         self._open_batch.clean_to = last
+        return self.do()
 
     # Writing
 
@@ -230,7 +234,7 @@ class Journal:
                 self._begin_anew()
             return
         self._writing, self._open_batch = batch, Batch()
-        said = [*batch.records, *self.writing(self._row + 1)]
+        said = [*batch.records, *self.writing()]
         data = records.batch(said) if said else b""
         try:
             self._commit(data, batch)
@@ -277,7 +281,7 @@ class Journal:
         while self._rows and self._rows[0][0] <= batch.clean_to:
             self.bytes -= self._rows.popleft()[1]
         self.kept, batch.over = batch.last, True
-        self.written()
+        self.written(self._row)
         for also in batch.also:
             if also.kept is not None:
                 also.kept()

@@ -73,6 +73,7 @@ class MemoryJobs(IndexedJobs):
         for entry in entries:
             self._index.remove(entry)
             if entry.job.terminal:
+                entry.chunks = None
                 self.archive.keep(entry)
             else:
                 self.archive.mark(tombstone_of(entry.job, now))
@@ -107,7 +108,7 @@ class MemoryJobs(IndexedJobs):
         return page(window, self.archive.between(endpoint_id, query, window), query)
 
     def _entry(self, job: Job) -> Entry | None:
-        found = self._index.entry(job.id) or self.archive.find(job.endpoint_id, job.id)
+        found = self._index.find(job.endpoint_id, job.id) or self.archive.find(job.endpoint_id, job.id)
         return found if isinstance(found, Entry) else None
 
     def _back(self, was: Job) -> Entry | None:
@@ -115,8 +116,8 @@ class MemoryJobs(IndexedJobs):
         found = self.archive.find(was.endpoint_id, was.id)
         if not isinstance(found, Entry) or found.job != was or self._index.entry(was.id) is not None:
             return None
+        self._index.readmit(found)
         self.archive.take(was.endpoint_id, was.id)
-        self._index.restore(found)
         return found
 
     def _change(self, entry: Entry, job: Job) -> None:

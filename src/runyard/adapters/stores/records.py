@@ -156,7 +156,7 @@ def jobs_in(row: bytes) -> list[JobId]:
     return [JobId(record.id) for record in _decode(row) if isinstance(record, Written)]
 
 
-def written(entry: Entry) -> bytes:
+def written(entry: Entry, *, stream: bool = True) -> bytes:
     job = entry.job
     return _encode(
         Written(
@@ -173,7 +173,7 @@ def written(entry: Entry) -> bytes:
             webhook=job.webhook,
             s3_config=job.s3_config,
             life=_life(job),
-            chunks=entry.chunks or [],
+            chunks=(stream and entry.chunks) or [],
             drained=entry.drained,
             fingerprint=job.fingerprint,
             ttl_s=job.ttl_s,

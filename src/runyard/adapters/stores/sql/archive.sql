@@ -84,7 +84,11 @@ order by expires_at
 limit :limit
 
 -- name: oldest
-select number from archive where expires_at <= :expired_before order by number limit :limit
+select number, length(record) + spilled as size
+from archive
+where expires_at <= :expired_before
+order by number
+limit :limit
 
 -- name: all_of
 select number from archive where endpoint_id = :endpoint_id limit :limit
