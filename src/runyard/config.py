@@ -221,6 +221,8 @@ class Settings:
             if choices and choice not in choices:
                 *others, last = choices
                 raise BadRequest(f"{setting.name} must be {', '.join(others)} or {last}, not {choice!r}")
+            if isinstance(choice, int | float) and choice < 0:
+                raise BadRequest(f"{setting.name} must be 0 or more, not {choice}")
         _ = self.attempt_limits, self.bucket, self.job_terms
 
     @property

@@ -153,6 +153,8 @@ async def test_a_compressed_answer_stays_compressed(sender: WebhookSender) -> No
         "user:password@169.254.169.254",
         "receiver.test@169.254.169.254",
         "[64:ff9b::169.254.169.254]",
+        "[64:ff9b:1::169.254.169.254]",
+        "[::ffff:0:169.254.169.254]",
         "[2002:a9fe:a9fe::1]",
         "2852039166",
         "0xa9fea9fe",

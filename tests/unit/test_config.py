@@ -64,6 +64,12 @@ def test_a_limit_reads_as_it_is_written(file: Path) -> None:
     assert limit == settings(file, "", {"RUNYARD_LIMITS_RUN": str(limit)}).limits_run
 
 
+@pytest.mark.parametrize("name", ["keep_bytes_max", "result_bytes_max", "tombstone_s", "webhook_keep_max"])
+def test_a_number_below_nothing_is_refused_by_name(file: Path, name: str) -> None:
+    with pytest.raises(BadRequest, match=f"{name} must be 0 or more, not -1"):
+        settings(file, f"{name} = -1")
+
+
 def test_the_platforms_terms_of_jobs_are_settings(file: Path) -> None:
     text = "retention_s = 1\nretention_sync_s = 2\nttl_s = 30\nttl_scope = 'queue'\nkeep_s = 4\nattempts_max = 5"
 

@@ -46,7 +46,8 @@ FORBIDDEN = {
     "a metadata": ("fd00:ec2::254/128", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
 }
 _FORBIDDEN = [(kind, ip_network(network)) for kind, networks in FORBIDDEN.items() for network in networks]
-_NAT64 = ip_network("64:ff9b::/96")
+_TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
+"""Where translators (NAT64, SIIT) have IPv4 addresses, in the last 32 bits."""
 _COMPATIBLE = ip_network("::/96")
 # What is not public, by the registries of IANA. In full, since what Python counts as global depends on its version.
 _NOT_PUBLIC = [
@@ -205,6 +206,6 @@ def _reached(address: str) -> IPv4Address | IPv6Address:
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return ip
-    if ip in _NAT64 or (ip in _COMPATIBLE and int(ip) > 1):
+    if any(ip in network for network in _TRANSLATED) or (ip in _COMPATIBLE and int(ip) > 1):
         return IPv4Address(int(ip) & 0xFFFF_FFFF)
     return ip.ipv4_mapped or ip.sixtofour or ip

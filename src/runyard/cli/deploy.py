@@ -197,7 +197,7 @@ def _update(known: wire.Endpoint, options: Options, bundle: Bundle, handler: str
     if options.env is not None:
         body["env"] = options.env
     if options.scaler is not None or options.scaler_value is not None:
-        body["scaling"] = _scaling(options.scaler or _scaler_of(known), options.scaler_value)
+        body["scaling"] = _scaling_of(known, options)
     return control().update(known.id, body)
 
 
@@ -210,6 +210,15 @@ def _scaling(scaler: str, value: float | None) -> dict[str, Any]:
     kind, field = SCALERS[scaler]
     number = SCALER_VALUE_DEFAULT if value is None else value
     return {"type": kind, field: int(number) if number.is_integer() else number}
+
+
+def _scaling_of(known: wire.Endpoint, options: Options) -> dict[str, Any]:
+    """As it is to be: with another scaler an old number would mean something else."""
+    scaler, value = _scaler_of(known), options.scaler_value
+    if value is None and options.scaler in (None, scaler):
+        _, field = SCALERS[scaler]
+        value = float(getattr(known.scaling, field))
+    return _scaling(options.scaler or scaler, value)
 
 
 def _scaler_of(endpoint: wire.Endpoint) -> str:

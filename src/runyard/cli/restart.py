@@ -26,7 +26,7 @@ def restart(data_dir: str | None) -> None:
     try:
         root = load({"data_dir": data_dir}).root
     except BadRequest as error:
-        raise click.UsageError(str(error)) from error
+        raise click.ClickException(str(error)) from error
     answer = _ask_keeper(root)
     if "ok" not in answer:
         raise click.ClickException(answer.get("error", "the platform has stopped"))

@@ -65,11 +65,11 @@ def test_time_never_runs_backwards(logs: Logs, clock: SetClock) -> None:
     ("line", "job"),
     [
         (json.dumps({"requestId": "named", "message": "Started.", "level": "INFO"}), "named"),
-        (json.dumps({"requestId": None, "message": "Jobs in queue: 1", "level": "INFO"}), None),
+        (json.dumps({"requestId": None, "message": "Jobs in queue: 1", "level": "INFO"}), "held"),
         ("print", "held"),
         ('{"requestId": "cut off', "held"),
         ('{"requestId": ' + "[" * 100_000, "held"),
-        ('{"requestId": 7}', None),
+        ('{"requestId": 7}', "held"),
     ],
     ids=["named", "about none", "plain", "broken", "deep", "not a string"],
 )
