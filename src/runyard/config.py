@@ -221,9 +221,11 @@ class Settings:
             if choices and choice not in choices:
                 *others, last = choices
                 raise BadRequest(f"{setting.name} must be {', '.join(others)} or {last}, not {choice!r}")
-            if isinstance(choice, int | float) and choice < 0:
-                raise BadRequest(f"{setting.name} must be 0 or more, not {choice}")
         _ = self.attempt_limits, self.bucket, self.job_terms
+        for setting in fields(self):
+            number = getattr(self, setting.name)
+            if isinstance(number, int | float) and number < 0:
+                raise BadRequest(f"{setting.name} must be 0 or more, not {number}")
 
     @property
     def rate_limits(self) -> Mapping[str, Limit]:
