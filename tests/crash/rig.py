@@ -82,7 +82,8 @@ def gather(ground: Ground, clients: list[Client], faults: Faults, targets: list[
 
 
 def shown(ground: Ground, ticket: Ticket) -> End | None:
-    reply = ground.get(f"{ticket.path}/status/{ticket.id}")
+    """Where jobs are that have expired, too: reading them all takes a while."""
+    reply = ground.get(f"{ticket.path}/requests/{ticket.id}")
     if reply.status_code == 404:
         return None
     body = reply.raise_for_status().json()
