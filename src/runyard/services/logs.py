@@ -108,7 +108,8 @@ class Logs:
     ) -> None:
         """Keep a line. `job_id` is the job it must be about: the worker holds that one alone.
 
-        A line of the official SDK may name another one itself (contract E.4).
+        A line of the official SDK names its job itself, or says that it is about none (contract E.4). An error is about this
+        one even then.
         """
         if source is LogSource.CONTAINER and line.startswith(_SDK_LINE):
             job_id = _job_named_in(line, job_id)
@@ -356,5 +357,7 @@ def _job_named_in(line: str, otherwise: JobId | None) -> JobId | None:
     except (ValueError, RecursionError):
         return otherwise
     job_id = said.get("requestId")
+    if isinstance(job_id, str) and job_id:
+        return JobId(job_id)
     # The traceback of a handler comes without a name, and may hold what is nobody else's business.
-    return JobId(job_id) if isinstance(job_id, str) and job_id else otherwise
+    return otherwise if said.get("level") == "ERROR" else None

@@ -65,13 +65,14 @@ def test_time_never_runs_backwards(logs: Logs, clock: SetClock) -> None:
     ("line", "job"),
     [
         (json.dumps({"requestId": "named", "message": "Started.", "level": "INFO"}), "named"),
-        (json.dumps({"requestId": None, "message": "Jobs in queue: 1", "level": "INFO"}), "held"),
+        (json.dumps({"requestId": None, "message": "Jobs in queue: 1", "level": "INFO"}), None),
+        (json.dumps({"requestId": None, "message": "boom", "level": "ERROR"}), "held"),
         ("print", "held"),
         ('{"requestId": "cut off', "held"),
         ('{"requestId": ' + "[" * 100_000, "held"),
-        ('{"requestId": 7}', "held"),
+        ('{"requestId": 7}', None),
     ],
-    ids=["named", "about none", "plain", "broken", "deep", "not a string"],
+    ids=["named", "about none", "an error about none", "plain", "broken", "deep", "not a string"],
 )
 def test_an_sdk_line_names_its_job_and_any_other_is_about_the_job_held(logs: Logs, line: str, job: str | None) -> None:
     say(logs, line, job_id="held")
