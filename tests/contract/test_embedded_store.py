@@ -305,6 +305,25 @@ async def test_ended_jobs_leave_memory_for_the_payload_of_others(tmp_path: Path)
     await store.close()
 
 
+async def test_a_list_names_each_job_once_while_jobs_are_put_away(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    jobs = [await ended(store, f"job-{number}") for number in range(60)]
+    names = [job.id for job in reversed(jobs)]
+
+    async def put_all_away() -> None:
+        for job in jobs:
+            assert [job] == await store.put_away([job], START + 10**6)
+
+    away = asyncio.create_task(put_all_away())
+    lists = 0
+    while not away.done():
+        assert names == [job.id for job in (await store.list(ENDPOINT, JobQuery(limit=100))).jobs]
+        lists += 1
+    await away
+    assert lists > 3
+    await store.close()
+
+
 async def test_what_cannot_be_put_away_stays_where_it_was(tmp_path: Path) -> None:
     store = opened(tmp_path)
     done = await ended(store, "done")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TypeVar
 
-from runyard.adapters.stores.entries import Entry, Window, entry_bytes, matches
+from runyard.adapters.stores.entries import Entry, Window, entry_bytes
 from runyard.domain.job import EndpointId, Job, JobId
 from runyard.domain.payload import Spilled
 from runyard.domain.tombstone import Tombstone, tombstone_of
@@ -55,7 +55,7 @@ class MemoryArchive:
         return [
             (entry.number, entry.job)
             for (of, _), entry in self._entries.items()
-            if of == endpoint_id and window.bottom <= entry.number < window.top and matches(entry.job, query)
+            if of == endpoint_id and window.has(entry.number, entry.job, query)
         ]
 
     # The port
@@ -110,6 +110,18 @@ def page(window: Window, archived: Iterable[tuple[int, Job]], query: JobQuery) -
     found = sorted((*window.jobs, *archived), key=lambda found: found[0], reverse=True)[: query.limit]
     bottom = found[-1][0] if len(found) == query.limit else window.bottom
     return JobPage(jobs=tuple(job for _, job in found), next=str(bottom) if bottom > 1 else None)
+
+
+def beside(
+    window: Window, going: Iterable[Entry], settled: Iterable[tuple[int, Job]], query: JobQuery
+) -> list[tuple[int, Job]]:
+    """What belongs into a list beside what the index has: jobs on their way to the archive, and those that are there, each
+    once.
+    """
+    told = {number for number, _ in window.jobs}
+    on_the_way = {entry.number: entry.job for entry in going if entry.number not in told}
+    passing = [found for found in on_the_way.items() if window.has(*found, query)]
+    return [*passing, *(found for found in settled if found[0] not in told and found[0] not in on_the_way)]
 
 
 def up_to(of: Iterable[tuple[_T, int]], size: int) -> tuple[list[_T], int]:

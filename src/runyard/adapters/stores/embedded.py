@@ -8,7 +8,7 @@ Jobs that have ended leave memory and journal for the archive when their time is
 when they are many: so both stay small however long results are kept. A job of the archive comes back to be changed.
 
 The journal is cleaned from its beginning when it has become twice as large as what is alive: what its oldest rows still
-hold in full is written again at its end, and they are deleted in the same commit.
+hold in full is written again at its end, and they are deleted when that is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from runyard.adapters.stores import records
-from runyard.adapters.stores.archive import page
+from runyard.adapters.stores.archive import beside, page
 from runyard.adapters.stores.archive_embedded import EmbeddedArchive
 from runyard.adapters.stores.batches import Also
 from runyard.adapters.stores.bounds import (
@@ -45,6 +45,9 @@ from runyard.ports.archive import STEP
 from runyard.ports.stores import JobPage, JobQuery
 
 log = logging.getLogger(__name__)
+
+LIST_TRIES = 3
+"""To read a list with no job coming back from the archive amid it: they may come without end."""
 
 
 class EmbeddedJobs(IndexedJobs):
@@ -90,8 +93,8 @@ class EmbeddedJobs(IndexedJobs):
         self._collected, self._in_writing = Changes(), Changes()
         self._going: dict[JobId, Entry] = {}
         """On their way to the archive."""
-        self._moves = 0
-        """How often jobs have come there, or from there."""
+        self._recalls = 0
+        """How often jobs have come from there."""
         self._tidying: asyncio.Task[None] | None = None
         self._closing = False
         self._journal.writing = self._writing
@@ -231,22 +234,21 @@ class EmbeddedJobs(IndexedJobs):
 
     async def list(self, endpoint_id: EndpointId, query: JobQuery) -> JobPage:
         await self._settled(self._journal.said)
-        archived: list[tuple[int, Job]] = []
-        window = self._index.window(endpoint_id, query)
-        moves = -1
-        while moves != self._moves and not (query.states and query.states.isdisjoint(TERMINAL)):
-            moves = self._moves  # What goes from here to there meanwhile is in neither, or in both.
+        if query.states and query.states.isdisjoint(TERMINAL):
+            return page(self._index.window(endpoint_id, query), (), query)
+        tries = 0
+        while True:
+            # What leaves for the archive from here on is in these, and perhaps there as well.
+            window, recalls = self._index.window(endpoint_id, query), self._recalls
+            going = [entry for entry in self._going.values() if entry.job.endpoint_id == endpoint_id]
             archived = await self.archive.between(endpoint_id, query, window)
-            window = self._index.window(endpoint_id, query)
+            tries += 1
+            if recalls == self._recalls or tries == LIST_TRIES:
+                break
         if len(archived) == query.limit:
             window = window.down_to(archived[-1][0])  # There may be more of them, and some of these do not count.
-        going = [(e.number, e.job) for e in self._going.values() if e.job.endpoint_id == endpoint_id]
-        passing = [found for found in going if window.has(*found, query)]
-        here = {job.id for _, job in passing}
-        there = (
-            found for found in archived if found[1].id not in here and not self._index.find(endpoint_id, found[1].id)
-        )
-        return page(window, (*passing, *there), query)
+        settled = [found for found in archived if self._index.find(endpoint_id, found[1].id) is None]
+        return page(window, beside(window, going, settled, query), query)
 
     # Changes
 
@@ -302,7 +304,7 @@ class EmbeddedJobs(IndexedJobs):
         if self._index.entry(was.id) is not None:
             return self._index.current(was)
         self._index.readmit(entry)
-        self._moves += 1
+        self._recalls += 1
         self._collected.back[was.id] = entry
         self._collected.rewritten.append(entry)
         self._journal.say(records.written(entry))
@@ -331,7 +333,6 @@ class EmbeddedJobs(IndexedJobs):
             entry.home = row  # Not before it is there: a job whose copy is not kept must not be cleaned away.
         for job_id in self._in_writing.away:
             self._going.pop(job_id, None)
-            self._moves += 1
         self._in_writing = NONE
         self._tidy_if_due()
 

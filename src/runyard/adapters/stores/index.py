@@ -101,8 +101,7 @@ class JobIndex:
 
     def readmit(self, entry: Entry) -> None:
         """As `restore`, if there is room for it. Raises `TooBusy`."""
-        self._reserve(entry_bytes(entry))
-        self._bytes -= entry_bytes(entry)
+        self._check_room(entry_bytes(entry))
         self.restore(entry)
 
     def put_back(self, entry: Entry) -> None:
@@ -264,11 +263,14 @@ class JobIndex:
         return shelf
 
     def _reserve(self, size: int) -> None:
+        self._check_room(size)
+        self._bytes += size
+
+    def _check_room(self, size: int) -> None:
         if self._bytes + size > self._bytes_max:
             raise TooBusy(
                 f"the job store is full ({self._bytes_max} bytes of payload); retry later, or raise store_bytes_max"
             )
-        self._bytes += size
 
     def _move(self, shelf: _Shelf, entry: Entry, job: Job) -> None:
         was, entry.job = entry.job, job
