@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from runyard.adapters.stores import journal
 from runyard.adapters.stores.batches import Batch
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.journal import LONE_TURNS_MIN
@@ -216,6 +217,29 @@ async def test_nobody_sees_a_change_before_it_is_kept(tmp_path: Path) -> None:
     with pytest.raises(TooBusy):
         await ending
     full(store, now=False)
+    await store.close()
+
+
+async def test_what_others_write_to_the_file_is_in_nobodys_way(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    others = sqlite3.connect(tmp_path / "jobs.db", timeout=0, isolation_level=None)
+    others.execute("create table endpoints_of_a_sort (name text)")
+    for number in range(20):
+        await stored(store, f"job-{number}")
+        others.execute("insert into endpoints_of_a_sort values ('an endpoint')")
+    assert [(20,)] == others.execute("select count(*) from journal").fetchall()
+    others.close()
+    await store.close()
+
+
+async def test_the_log_beside_the_file_is_begun_anew_under_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "LOG_PAGES", 30)
+    store = opened(tmp_path)
+    for number in range(400):
+        await stored(store, f"job-{number}")
+    assert 100 * 4096 > (tmp_path / "jobs.db-wal").stat().st_size
     await store.close()
 
 

@@ -27,6 +27,7 @@ from typing import TypeVar
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.batches import Also, Batch
+from runyard.adapters.stores.snapshot import HeldSnapshot
 from runyard.adapters.stores.sqlite import SQL, named_queries, open_database, transaction
 from runyard.adapters.stores.syncing import LogSync
 from runyard.domain.errors import RunyardError, TooBusy
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
 """How long a record waits for company when nobody waits for it."""
+HOLD_S = 1.0
+"""At most so long a snapshot is held: others write to the file as well, and their log must not grow without end."""
 LONE_TURNS_MIN = 8
 """Turns with a single one who waits before the next one is taken to be alone, too."""
 LOG_PAGES = 2000
@@ -55,6 +58,7 @@ class Journal:
         self._path = path
         self._queries = named_queries(SQL / "journal.sql")
         self._database = self._open()
+        self._snapshot = HeldSnapshot(self._database)
         self._sync = LogSync(path) if synced else None
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job-journal")
         self._reader = self._open()
@@ -170,6 +174,7 @@ class Journal:
             await asyncio.wait([self._copying])
         if self._lingering is not None:
             self._lingering.cancel()
+        self._snapshot.let_go()
         await self._beside(self._reader.close)
         self._aside.shutdown()
         if self._sync is not None:
@@ -253,6 +258,11 @@ class Journal:
         self.disk_works(False)
 
     def _commit(self, data: bytes, batch: Batch) -> None:
+        self._snapshot.commit(lambda: self._execute(data, batch))
+        if self._copying is None and self._snapshot.hold():
+            self._loop.call_later(HOLD_S, self._snapshot.let_go)
+
+    def _execute(self, data: bytes, batch: Batch) -> None:
         values = (self._row + 1, records.FORMAT, data)
         if not (batch.clean_to or batch.also):
             self._database.execute(self._queries["append"], values)
@@ -321,6 +331,7 @@ class Journal:
     async def _copy(self) -> None:
         """Copy the log into the database, so that the next commit begins it anew."""
         try:
+            self._snapshot.let_go()
             if not self._doubtful:
                 await self._beside(lambda: self._checkpoint("passive"))
             self._paused = True
