@@ -214,7 +214,7 @@ class Lifecycle:
     def _launch_of(self, live: LiveWorker, run: RunSpec) -> Launch:
         worker = live.worker
         env = worker_env(
-            base_url=self._options.worker_url,
+            base_url=self._runtime_now.plane_url(worker.endpoint_id, run) or self._options.worker_url,
             endpoint_id=worker.endpoint_id,
             worker_id=worker.id,
             secret=self._secrets[worker.id],
