@@ -1,6 +1,6 @@
 """Real Docker for tests. One engine for the whole session, started when a test first asks for it.
 
-    engine              a Docker engine of the tests' own (`Engine`): url, client(), restart(), down(), log()
+    engine              a Docker engine of the tests' own (`Engine`): url, client(), restart(), down(), live_restore(), log()
     docker              a client of it (`EngineClient`)
     images              what makes images (`Images`): base(), sdk(), worker(), built()
     registry            a registry without a password (`Registry`): host, push(), down()

@@ -30,7 +30,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 OUTSIDE = tuple(map(Path, ("/etc/docker/key.json", "/etc/docker", "/opt/containerd", "/run/docker", "/run/containerd")))
 """What engines make wherever their folders are, children first."""
-DAEMONS = ("dockerd", "containerd", "containerd-shim", "docker-proxy", "runc")
+DAEMONS = re.compile(r"dockerd|containerd(-shim\S*)?|docker-proxy|runc")
 SHIM_SOCKETS = Path("/run/containerd/s")
 """Of all containerds there are. A killed shim leaves its own."""
 TABLES = ("filter", "nat")
@@ -69,7 +69,7 @@ def traces() -> set[str]:
         *(f"rule {rule}" for rule in rules),
         *(f"path {path}" for path in OUTSIDE if path.exists()),
         *(f"shim {path}" for path in SHIM_SOCKETS.glob("*")),
-        *(f"process {pid}: {line}" for pid, line in _processes() if Path(line.split("\0")[0]).name in DAEMONS),
+        *(f"process {pid}: {line}" for pid, line in _processes() if _is_daemon(line)),
     }
 
 
@@ -110,10 +110,11 @@ def sweep(folder: Path, before: Before) -> None:
     for link in _links():
         if any(ipaddress.ip_address(address) in ADDRESSES for address in link["addresses"]):
             _run("ip", "link", "delete", link["ifname"])
-    for table in TABLES:
-        _remove_rules(table)
-    _run("iptables", "-P", "FORWARD", before.forward_policy)
-    FORWARDING.write_text(before.forwarding)
+    if not _another_daemon():
+        for table in TABLES:
+            _remove_rules(table)
+        _run("iptables", "-P", "FORWARD", before.forward_policy)
+        FORWARDING.write_text(before.forwarding)
     for path in SHIM_SOCKETS.glob("*"):
         if _is_deaf(path):
             path.unlink()
@@ -125,7 +126,7 @@ def sweep(folder: Path, before: Before) -> None:
 def _kill_processes(folder: Path) -> None:
     """The daemon, its containerd and its shims: all know the folder. Then what is in the containers' cgroups."""
     for _ in _until_swept(f"processes of {folder}"):
-        alive = [pid for pid, line in _processes() if str(folder) in line and pid != os.getpid()]
+        alive = [pid for pid, line in _processes() if str(folder) in line and _is_daemon(line)]
         inside = [
             int(pid) for procs in CGROUPS.glob(f"*/{CGROUP}/**/cgroup.procs") for pid in procs.read_text().split()
         ]
@@ -205,6 +206,24 @@ def _processes() -> Iterator[tuple[int, str]]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             yield int(process.name), (process / "cmdline").read_bytes().decode(errors="replace")
+
+
+def _is_daemon(line: str) -> bool:
+    return DAEMONS.fullmatch(_program(line)) is not None
+
+
+def _program(line: str) -> str:
+    return Path(line.partition("\0")[0]).name
+
+
+def _another_daemon() -> bool:
+    """One that was started since, in this network namespace."""
+    ours = Path("/proc/self/ns/net").readlink()
+    for pid, line in _processes():
+        with contextlib.suppress(OSError):
+            if _program(line) == "dockerd" and Path(f"/proc/{pid}/ns/net").readlink() == ours:
+                return True
+    return False
 
 
 def _until_swept(what: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ OLD_SDK = "runpod~=1.7.9"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runyard-tests"
 KEPT_UNUSED_S = 30 * 86400
 INSTALL_S_MAX = 300
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""As images call them."""
 
 Write = Callable[[Path], None]
 """Writes a layer to a file."""
@@ -127,7 +130,7 @@ def _write_archive(folder: Path, reference: str, below: list[str]) -> None:
     with (folder / "layer.tar").open("rb") as content:
         digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
     image = {
-        "architecture": "amd64",
+        "architecture": ARCHITECTURES[platform.machine()],
         "os": "linux",
         "config": {"Env": list(rootfs.ENVIRONMENT), "Cmd": ["python"], "Labels": LABEL},
         "rootfs": {"type": "layers", "diff_ids": [*below, digest]},
@@ -144,6 +147,6 @@ def _write_archive(folder: Path, reference: str, below: list[str]) -> None:
 
 
 def _forget_unused(cache: Path) -> None:
-    for archive in cache.glob("*.tar"):
-        if archive.stat().st_mtime < time.time() - KEPT_UNUSED_S:
-            archive.unlink()
+    for path in cache.iterdir():
+        if path.stat().st_mtime < time.time() - KEPT_UNUSED_S:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

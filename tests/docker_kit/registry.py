@@ -42,7 +42,9 @@ class Registry:
         (self._folder / "htpasswd").write_text(HTPASSWD)
         with (self._folder / "log").open("ab") as log:
             command = ["docker-registry", "serve", str(config)]
-            self._server = subprocess.Popen(command, stdout=log, stderr=log, env=host.environment())
+            self._server = subprocess.Popen(
+                command, stdout=log, stderr=log, env=host.environment(), start_new_session=True
+            )
         deadline = time.monotonic() + START_S_MAX
         while not self._answers():
             assert self._server.poll() is None, f"the registry ended\n{self.log()}"
@@ -129,6 +131,9 @@ class Cut:
     def _join(self, client: socket.socket) -> None:
         with self._lock:
             self._open.add(client)
+        if self.is_cut:
+            self._reset_all()
+            return
         try:
             server = socket.create_connection(self._target)
         except OSError:
@@ -136,8 +141,6 @@ class Cut:
             return
         with self._lock:
             self._open.add(server)
-        if self.is_cut:
-            self._reset_all()
         threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
         threading.Thread(target=self._pump, args=(server, client), kwargs={"counted": True}, daemon=True).start()
 

@@ -59,6 +59,16 @@ def test_the_engine_comes_back_with_what_it_had(
     docker.remove(container)
 
 
+def test_containers_outlive_an_engine_that_restores_them(engine: Engine, docker: EngineClient, images: Images) -> None:
+    with engine.live_restore():
+        container = docker.run(images.base(), "sh", "-c", "while :; do echo tick; sleep 0.1; done")
+        pid = docker.state(container)["Pid"]
+        engine.restart(kill=True)
+
+        assert pid == docker.state(container)["Pid"]
+        docker.remove(container)
+
+
 def test_a_pushed_image_can_be_pulled(docker: EngineClient, registry: Registry, blob: str) -> None:
     reference = registry.push(docker, blob, "blob:pushed")
     docker.pull(reference)
@@ -90,7 +100,7 @@ def test_a_registry_dies_in_the_middle_of_a_pull(docker: EngineClient, registry:
     registry.push(docker, "runyard-test/blob:2", "blob:cut")
     docker.untag("runyard-test/blob:2")
     cut.cut_after = BLOB_BYTES // 2
-    with pytest.raises(EngineError, match=r"reset by peer|EOF|refused"):
+    with pytest.raises(EngineError):
         docker.pull(f"{cut.host}/blob:cut")
     assert cut.is_cut
 
