@@ -125,15 +125,19 @@ def sweep(folder: Path, before: Before) -> None:
 
 def _kill_processes(folder: Path) -> None:
     """The daemon, its containerd and its shims: all know the folder. Then what is in the containers' cgroups."""
+    killed: set[int] = set()
     for _ in _until_swept(f"processes of {folder}"):
         alive = [pid for pid, line in _processes() if str(folder) in line and _is_daemon(line)]
         inside = [
             int(pid) for procs in CGROUPS.glob(f"*/{CGROUP}/**/cgroup.procs") for pid in procs.read_text().split()
         ]
-        if not alive and not inside:
+        found = {*alive, *inside}
+        # Who is ending has no command line any more, but may still hold its socket.
+        if not any(is_alive(pid) for pid in {*found, *killed}):
             return
+        killed |= found
         _thaw()
-        for pid in {*alive, *inside}:
+        for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
