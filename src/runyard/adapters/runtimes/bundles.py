@@ -8,9 +8,12 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from runyard.adapters.locks import KeyedLocks
 from runyard.domain.errors import BuildFailed
@@ -75,16 +78,31 @@ def _unpack(archive: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
     try:
-        with gzip.open(archive) as source, tarfile.open(fileobj=_Limited(source, UNPACKED_BYTES_MAX), mode="r|") as tar:
-            for number, member in enumerate(tar, 1):
-                _check_member(member, number)
-                _extract(tar, member, place / member.name)
-        place.chmod(0o755)
-        place.rename(target)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, OSError, ValueError) as error:
-        raise BuildFailed(f"bundle {target.name} cannot be unpacked: {error}; deploy it again") from error
+        with opened(archive, target.name) as members:
+            for member, content in members:
+                _extract(member, content, place / member.name)
+            place.chmod(0o755)
+            place.rename(target)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def opened(archive: Path, digest: str) -> Generator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
+    """The files and folders of a bundle, one after the other: a file's contents can be read until the next one is asked
+    for. Raises `BuildFailed`, also for what goes wrong with what is read.
+    """
+    try:
+        with gzip.open(archive) as source, tarfile.open(fileobj=_Limited(source, UNPACKED_BYTES_MAX), mode="r|") as tar:
+            yield _members(tar)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, OSError, ValueError) as error:
+        raise BuildFailed(f"bundle {digest} cannot be unpacked: {error}; deploy it again") from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    for number, member in enumerate(tar, 1):
+        _check_member(member, number)
+        yield member, tar.extractfile(member)
 
 
 def _check_member(member: tarfile.TarInfo, number: int) -> None:
@@ -102,14 +120,12 @@ def _check_member(member: tarfile.TarInfo, number: int) -> None:
         raise BuildFailed(f"the bundle has {member.name!r}, which is outside of it; names must be relative and plain")
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+def _extract(member: tarfile.TarInfo, content: IO[bytes] | None, path: Path) -> None:
     """Contents, times, and whether it can be executed; whose it was stays behind."""
-    if member.isdir():
+    if content is None:
         path.mkdir(parents=True, exist_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = tar.extractfile(member)
-    assert content is not None, "it is a regular file"
     with content, path.open("wb") as file:
         shutil.copyfileobj(content, file)
     path.chmod(0o755 if member.mode & 0o100 else 0o644)
