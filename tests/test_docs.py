@@ -16,7 +16,7 @@ from runyard.adapters import pip_settings
 from runyard.api.app import build_app
 from runyard.api.metrics import _Snapshot
 from runyard.config import Settings
-from runyard.domain.errors import BuildFailed, RunyardError, StartFailed
+from runyard.domain.errors import BuildFailed, ImageFault, RunyardError, StartFailed
 from runyard.domain.fleet import Failures
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.paths import Paths
@@ -114,7 +114,7 @@ def test_the_errors_page_has_every_code_and_no_other() -> None:
     planned = re.findall(r'QueueReason\(\s*"(\w+)"', (SOURCES / "domain/fleet.py").read_text())
 
     assert errors == set(re.findall(r"^\| `(\w+)` \| (\d+) \|", answers, re.MULTILINE))
-    assert {*planned, Failures().code, BuildFailed.code, StartFailed.code} == set(
+    assert {*planned, Failures().code, BuildFailed.code, *ImageFault, StartFailed.code} == set(
         re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE)
     )
 

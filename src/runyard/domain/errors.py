@@ -13,6 +13,7 @@
     ├── TooManyRequests             429  too_many_requests
     ├── TooBusy                     503  too_busy
     ├── BuildFailed                 500  build_failed     (a release's environment or image)
+    │   └── ImageFailed             500  one of `ImageFault`
     ├── StartFailed                 500  start_failed     (a worker)
     ├── WebhookFailed               502  webhook_failed   (the receiver of a job's end)
     │   └── WebhookRefused          502  webhook_refused
@@ -23,6 +24,8 @@ The message names the id and the next step; data rides on attributes.
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 
 class RunyardError(Exception):
@@ -165,6 +168,27 @@ class BuildFailed(RunyardError):
     def __init__(self, message: str, log_tail: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.log_tail = log_tail
+
+
+class ImageFault(StrEnum):
+    """Why an image cannot be had, for whoever can act on it. The values are codes of `queueReason`."""
+
+    NOT_FOUND = "image_not_found"
+    DENIED = "registry_denied"
+    UNREACHABLE = "registry_unreachable"
+    BUSY = "registry_busy"
+    PULL_FAILED = "pull_failed"
+    WRONG_PLATFORM = "wrong_platform"
+    DISK_FULL = "disk_full"
+
+
+class ImageFailed(BuildFailed):
+    """The image of a release cannot be had."""
+
+    def __init__(self, fault: ImageFault, message: str, log_tail: tuple[str, ...] = ()) -> None:
+        super().__init__(message, log_tail)
+        self.fault = fault
+        self.code = fault.value
 
 
 class StartFailed(RunyardError):
