@@ -89,7 +89,7 @@ def performance_page() -> str:
 
 
 def default_of(field: dataclasses.Field[object]) -> str:
-    return "none" if field.default is None else f"`{field.default}`"
+    return "none" if field.default in (None, ()) else f"`{field.default}`"
 
 
 if __name__ == "__main__":

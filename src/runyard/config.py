@@ -176,7 +176,25 @@ class Settings:
         "0: never.",
     )
     ping_interval_ms: int = _setting(10_000, "How often workers report that they live, in milliseconds.")
-    build_timeout_s: float = _setting(1800.0, "Seconds an environment build may take.")
+    build_timeout_s: float = _setting(1800.0, "Seconds that building an environment or an image may take.")
+    build_ca_bundle: Path | None = _setting(
+        None,
+        "File of certificates (PEM) that builds of images and the images themselves are to trust, all of them; for machines "
+        "whose way out has a certificate of its own. Unset: what the base image trusts.",
+    )
+    build_args: tuple[tuple[str, str], ...] = _setting(
+        (),
+        'Build arguments that every Dockerfile gets, as a table: `{ PIP_INDEX_URL = "https://pypi.example.com/simple" }`. '
+        "They need no ARG there, and an endpoint's own win. Whoever has the image can read them.",
+    )
+    build_memory_bytes: int = _setting(0, "Bytes of memory that one step of an image's build may use. 0: any.")
+    build_cpus: float = _setting(0.0, "CPUs that one step of an image's build may use. 0: all.")
+    image_bytes_max: int = _setting(
+        100 * 1024 * MIB,
+        "Bytes that images which were pulled or built for endpoints may take, layers that they share counted once, before "
+        "those go that no release and no container uses, the longest unused first. Images that the machine's owner has "
+        "brought are neither counted nor removed. 0: none goes.",
+    )
     isolation: str = _setting(
         "auto",
         "Whether process workers are shut off from each other and from the platform: `auto` insists on it when the platform "
@@ -317,6 +335,8 @@ def _coerce(name: str, value: Any, default: Any) -> Any:
                 return float(value)
             case Limit():
                 return default.changed(_table(value))
+            case tuple():
+                return tuple(sorted((key, _text(of)) for key, of in _table(value).items()))
             case Path() | None:
                 return Path(value)
             case _:
@@ -325,6 +345,12 @@ def _coerce(name: str, value: Any, default: Any) -> Any:
         raise BadRequest(f"setting {name}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadRequest(f"setting {name} cannot be {value!r}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"it is a table of texts, and {value!r} is none: put it in quotes")
+    return value
 
 
 def _table(value: Any) -> Mapping[str, object]:

@@ -20,12 +20,13 @@ from runyard.domain.webhook import SCHEDULES
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.payloads import Payloads
-from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
+from runyard.ports.runtime import RuntimeObserver, SupportsCollect, WorkerRuntime
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Disk, Ids, Signals
 from runyard.ports.webhooks import Outbox, WebhookSender
 from runyard.services.access import Access
 from runyard.services.adoption import Adoption, Records
+from runyard.services.collecting import Collecting
 from runyard.services.dead_letters import DeadLetters
 from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
@@ -73,6 +74,7 @@ class Platform:
         a = adapters
         self.runtime_of = a.runtime
         self.stores = (a.store, a.fleet, a.control)
+        self._clock = a.clock
         self._quarantine_after = settings.quarantine_after
         self.broken = asyncio.Event()
         """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
@@ -162,6 +164,9 @@ class Platform:
         await self.room.look()
         looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room)
         loops = [asyncio.create_task(service.run()) for service in looping]
+        if isinstance(runtime, SupportsCollect):
+            collecting = Collecting(self.endpoints, self.roster, runtime, self._clock)
+            loops.append(asyncio.create_task(collecting.run()))
         for loop in loops:
             loop.add_done_callback(self._loop_ended)
         try:

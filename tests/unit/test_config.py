@@ -124,3 +124,14 @@ def test_payloads_are_in_the_folder_or_below_a_prefix(
     file: Path, payloads: str, bucket: tuple[str, str] | None
 ) -> None:
     assert bucket == settings(file, f"payloads = '{payloads}'").bucket
+
+
+def test_build_arguments_are_a_table_of_texts(file: Path) -> None:
+    asked = (("A", "1"), ("PIP_INDEX_URL", "https://pypi.example.com"))
+
+    assert asked == settings(file, '[build_args]\nPIP_INDEX_URL = "https://pypi.example.com"\nA = "1"').build_args
+    assert asked[:1] == settings(file, "", {"RUNYARD_BUILD_ARGS": '{ A = "1" }'}).build_args
+    with pytest.raises(BadRequest, match="build_args: it is a table of texts, and 1 is none: put it in quotes"):
+        settings(file, "build_args = { A = 1 }")
+    with pytest.raises(BadRequest, match="setting build_args cannot be 'A=1'"):
+        settings(file, "build_args = 'A=1'")

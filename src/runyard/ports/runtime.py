@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.job import EndpointId, WorkerId
@@ -107,4 +107,13 @@ class SupportsExec(Protocol):
 
     async def exec(self, worker_id: WorkerId, argv: Sequence[str], say: Say) -> int:
         """Returns its exit code; what it prints goes to `say`. Raises `NotFound`."""
+        ...
+
+
+@runtime_checkable
+class SupportsCollect(Protocol):
+    """Runtimes that keep what workers start from, and can let go of it again."""
+
+    async def collect(self, in_use: Collection[str]) -> None:
+        """Remove what no lock of these needs, as far as room is wanted. Raises `RunyardError` where that cannot be done."""
         ...
