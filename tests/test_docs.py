@@ -13,6 +13,7 @@ import pytest
 from starlette.routing import Route
 
 from runyard.adapters import pip_settings
+from runyard.adapters.docker.engine import NoEngine
 from runyard.api.app import build_app
 from runyard.api.metrics import _Snapshot
 from runyard.config import Settings
@@ -110,7 +111,7 @@ def test_the_metrics_page_has_every_metric_and_no_other() -> None:
 
 def test_the_errors_page_has_every_code_and_no_other() -> None:
     answers, reasons, _ = (REFERENCE / "errors.md").read_text().split("\n## ", 3)[1:]
-    errors = {(error.code, str(error.status)) for error in (RunyardError, *below(RunyardError))}
+    errors = {(error.code, str(error.status)) for error in (RunyardError, NoEngine, *below(RunyardError))}
     planned = re.findall(r'QueueReason\(\s*"(\w+)"', (SOURCES / "domain/fleet.py").read_text())
 
     assert errors == set(re.findall(r"^\| `(\w+)` \| (\d+) \|", answers, re.MULTILINE))
