@@ -19,7 +19,11 @@ from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock
 
 SWEEP_S = 60.0
-"""How long what is named no more may still take its space."""
+"""How long what is named no more may still take its space, but for `REST`."""
+REST = 50.0
+"""After a sweep there is none for so many times as long as it took: it looks at each payload's job."""
+REST_S_MAX = 3600.0
+"""A clock that is set while it sweeps must not put off the next one for long."""
 _BATCH = 500
 
 log = logging.getLogger(__name__)
@@ -94,8 +98,10 @@ class Spills:
     async def run(self) -> None:
         """Sweep for ever."""
         while True:
+            began = self._clock.now()
             await self.sweep()
-            await self._clock.sleep(SWEEP_S)
+            took = self._clock.now() - began
+            await self._clock.sleep(max(SWEEP_S, min(REST * took, REST_S_MAX)))
 
     async def sweep(self) -> None:
         """Forget what no job names."""
