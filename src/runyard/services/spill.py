@@ -173,4 +173,4 @@ class Incoming:
 
 
 def names(job: Job, ref: str) -> bool:
-    return isinstance(job.output, Spilled) and job.output.ref == ref
+    return any(isinstance(payload, Spilled) and payload.ref == ref for payload in (job.input, job.output))

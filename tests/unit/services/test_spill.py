@@ -1,4 +1,4 @@
-"""How much of the time the sweep of payloads takes."""
+"""What the sweep forgets, and how much of the time it takes."""
 
 import asyncio
 
@@ -6,9 +6,14 @@ import pytest
 
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.system import LoopClock
+from runyard.domain.job import JobState
+from runyard.domain.payload import Spilled
 from runyard.ports.payloads import Kept
-from runyard.services.spill import REST_S_MAX, SWEEP_S, Carried, Spills
+from runyard.services.spill import REST_S_MAX, SWEEP_S, Carried, Spills, names
+from tests.builders import a_job, a_job_that_is
 from tests.payload_kit import MemoryPayloads
+
+INPUT, OUTPUT = Spilled("the input", 1), Spilled("the output", 2)
 
 
 class CrowdedPayloads(MemoryPayloads):
@@ -36,3 +41,15 @@ async def test_a_sweep_that_takes_long_is_followed_by_a_long_rest(
     sweeping.cancel()
 
     assert pytest.approx([0, takes_s + rests_s, 2 * (takes_s + rests_s)], abs=0.01) == payloads.listed_at
+
+
+def test_a_job_names_its_input_as_long_as_it_is_there_and_its_output() -> None:
+    waiting = a_job(input=INPUT)
+    running = a_job_that_is(JobState.IN_PROGRESS, input=INPUT)
+    failed = running.fail("no", OUTPUT, 1.0)
+    named = [[ref for ref in (INPUT.ref, OUTPUT.ref) if names(job, ref)] for job in (waiting, running, failed)]
+
+    assert [["the input"], ["the input"], ["the input", "the output"]] == named
+    assert names(failed.retry(2.0), "the input")
+    assert not names(failed.retry(2.0), "the output")
+    assert not names(a_job(), "the input")
