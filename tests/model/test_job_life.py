@@ -134,7 +134,7 @@ class JobLife(RuleBasedStateMachine):
             with pytest.raises(Expired if same else Conflict):
                 self.yard.submit_once(was.id, policy=was.policy, input=b"1" if same else b"2")
 
-    @precondition(lambda self: self.before)
+    @precondition(lambda self: self.present())
     @rule(pick=PICKS)
     def cancel(self, pick: int) -> None:
         was = self.pick(pick)
@@ -180,7 +180,7 @@ class JobLife(RuleBasedStateMachine):
             pass
         self.kept.clear()
 
-    @precondition(lambda self: self.before)
+    @precondition(lambda self: self.present())
     @rule(pick=PICKS, ttl_s=st.sampled_from([1, 100]))
     def set_lifetime(self, pick: int, ttl_s: float) -> None:
         self.yard.run(self.yard.jobs.expire_in(ENDPOINT, self.pick(pick).id, ttl_s))
@@ -221,7 +221,7 @@ class JobLife(RuleBasedStateMachine):
                 process.hands.discard(id)
                 self.report(process, id, b'"result"', None if outcome == "result" else "boom")
 
-    @precondition(lambda self: self.before and self.yard.processes)
+    @precondition(lambda self: self.present() and self.yard.processes)
     @rule(pick=PICKS, worker=PICKS, kind=st.sampled_from(["result", "progress", "chunk"]))
     def say_what_may_not_count(self, pick: int, worker: int, kind: str) -> None:
         """Any worker says something about any job: only the holder's word counts."""
@@ -301,7 +301,7 @@ class JobLife(RuleBasedStateMachine):
             "lose": held,
             "take": waiting and pollers,
             "poll": waiting and pollers,
-            "cancel": self.before,
+            "cancel": self.present(),
             "purge": waiting,
             "retry": ended,
         }
@@ -515,9 +515,12 @@ class JobLife(RuleBasedStateMachine):
         return id in self.before and self.before[id].expires_at <= self.yard.clock.now()
 
     def pick(self, pick: int) -> Job:
-        """A job that has not expired, as it is."""
-        jobs = list(self.before.values())
+        jobs = self.present()
         return jobs[pick % len(jobs)]
+
+    def present(self) -> list[Job]:
+        """Jobs that have not expired, as they are. One may have when it lost its worker, and nobody has swept it yet."""
+        return [job for job in self.before.values() if not is_over(job, self.yard.clock.now())]
 
     def not_waiting(self) -> list[Process]:
         return [process for process in self.yard.processes if not process.waits]
