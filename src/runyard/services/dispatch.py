@@ -103,14 +103,18 @@ class Dispatch:
 
     async def _queued(self, lot: Lot, endpoint_id: EndpointId) -> None:
         lot.arrivals += 1
-        returns = None
-        with suppress(TooBusy):  # Nobody can have what is first in the queue just now.
-            while lot.polls and lot.returns != returns:
-                returns = lot.returns
-                for poll, live in reversed(list(lot.polls.items())):
-                    if poll in lot.polls:
-                        await self._try(lot, live, poll, parked=True)
+        if lot.polls:
+            with suppress(TooBusy):  # Nobody can have what is first in the queue just now.
+                await self._try_parked(lot)
         self._signals.fire(topics.demand(endpoint_id))
+
+    async def _try_parked(self, lot: Lot) -> None:
+        returns = None
+        while lot.returns != returns:
+            returns = lot.returns
+            for poll, live in reversed(list(lot.polls.items())):
+                if poll in lot.polls:
+                    await self._try(lot, live, poll, parked=True)
 
     # Jobs out
 
@@ -128,14 +132,14 @@ class Dispatch:
             try:
                 if await self._try(lot, live, poll):
                     return
-            except TooBusy:
-                break  # To try again at once would be in vain; its next poll does.
+            except TooBusy:  # To try again at once would be in vain; its next poll does.
+                if live.worker.takes_jobs:
+                    break
+                poll.end()
+                return
             if lot.arrivals == arrivals:
                 break
-        if live.worker.takes_jobs:
-            lot.polls[poll] = live
-        else:
-            poll.end()
+        lot.polls[poll] = live
 
     def leave(self, live: LiveWorker, poll: TakePoll) -> bool:
         """Unpark a poll whose time is over or whose client has left; False when it was not parked (any more)."""
@@ -169,12 +173,11 @@ class Dispatch:
         self, lot: Lot, live: LiveWorker, poll: TakePoll, taken: Sequence[Job], *, parked: bool
     ) -> bool:
         """As the rest of `_try`, where inputs are spilled; False when nothing is left of what was taken."""
-        gone = parked and lot.polls.pop(poll, None) is None
-        if gone:
-            await self._give_back(live, taken)
-            await self._offer(lot, live, parked=parked)
-            return True
         if parked:
+            if lot.polls.pop(poll, None) is None:
+                await self._give_back(live, taken)
+                await self._offer(lot, live, parked=parked)
+                return True
             lot.loading[poll] = live
         loaded = await self._inputs.load(taken)
         ready = await self._still_leased(loaded.ready)
@@ -199,12 +202,12 @@ class Dispatch:
 
     async def _still_leased(self, loaded: Sequence[tuple[Job, bytes]]) -> list[tuple[Job, bytes]]:
         """As they are now; what has ended while inputs were loaded is not handed over."""
-        found = [(await self._store.latest(job.endpoint_id, job.id), job, input) for job, input in loaded]
-        return [
-            (now, input)
-            for now, job, input in found
-            if now is not None and now.state is IN_PROGRESS and now.lease == job.lease
-        ]
+        still: list[tuple[Job, bytes]] = []
+        for job, input in loaded:
+            now = await self._store.latest(job.endpoint_id, job.id)
+            if now is not None and now.state is IN_PROGRESS and now.lease == job.lease:
+                still.append((now, input))
+        return still
 
     async def _lose_inputs(self, live: LiveWorker, lost: Sequence[tuple[Job, str]]) -> None:
         for job, error in lost:

@@ -42,10 +42,7 @@ class Inputs:
 
     def __init__(self, spills: Spills, *, inline_bytes_max: int) -> None:
         self._spills = spills
-        self._inline_bytes_max = inline_bytes_max
-
-    def are_large(self, input: bytes) -> bool:
-        return len(input) > self._inline_bytes_max
+        self.inline_bytes_max = inline_bytes_max
 
     async def spill(self, job: Job, store: Callable[[Job], Awaitable[Job]]) -> Job:
         """Keep the input of a new job first, and then `store` the job, which names it. Raises `TooBusy`, and whatever

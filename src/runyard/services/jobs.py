@@ -99,7 +99,7 @@ class Jobs:
 
     def takes_a_moment(self, request: Request) -> bool:
         """To submit it: its input is kept first. Until then nobody finds the job."""
-        return self._inputs.are_large(request.input)
+        return len(request.input) > self._inputs.inline_bytes_max
 
     async def submit(
         self,
@@ -140,7 +140,7 @@ class Jobs:
             retention_s=terms.retention_of(request.sync_wait_s if fingerprint is None else None),
             fingerprint=fingerprint,
         )
-        if self._inputs.are_large(request.input):
+        if len(request.input) > self._inputs.inline_bytes_max:
             return await self._inputs.spill(job, self._dispatch.submit)
         return await self._dispatch.submit(job, if_lost)
 
