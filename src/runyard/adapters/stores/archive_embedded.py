@@ -13,11 +13,10 @@ from sqlite3 import Row
 from runyard.adapters.stores import records
 from runyard.adapters.stores.archive import ENTRY_BYTES, up_to
 from runyard.adapters.stores.batches import Also
-from runyard.adapters.stores.entries import Entry, Window
+from runyard.adapters.stores.entries import Entry, Window, spilled_bytes
 from runyard.adapters.stores.journal import Journal
 from runyard.adapters.stores.sqlite import SQL, named_queries
 from runyard.domain.job import RETRYABLE, EndpointId, Job, JobId, JobState
-from runyard.domain.payload import Spilled
 from runyard.domain.tombstone import Tombstone, tombstone_of
 from runyard.ports.archive import STEP
 from runyard.ports.stores import JobQuery
@@ -113,7 +112,7 @@ def _row(entry: Entry, record: bytes) -> tuple[object, ...]:
         job.finished_at,
         job.expires_at,
         job.fingerprint,
-        job.output.size if isinstance(job.output, Spilled) else 0,
+        spilled_bytes(job),
         record,
     )
 
