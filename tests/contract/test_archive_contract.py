@@ -171,6 +171,19 @@ async def test_a_job_comes_back_to_live_longer(store: JobStore) -> None:
     assert longer == await store.latest(ENDPOINT, longer.id)
 
 
+async def test_a_job_that_came_back_leaves_no_tombstone_before_its_end(store: JobStore) -> None:
+    ended = await away(store, "a")
+    await saved(store, ended, ended.expire_in(100_000, LATER))
+    while await store.archive.forget(ENDPOINT, LATER, LATER):
+        pass
+    assert await kept(store, ended)
+
+    await store.remove_endpoint(ENDPOINT)
+    while await store.archive.clear(ENDPOINT):
+        pass
+    assert None is await store.find(ENDPOINT, ended.id)
+
+
 async def test_a_job_does_not_come_back_where_there_is_no_room(new_store: NewStore) -> None:
     store = new_store(2000)
     failed = await away(store, "a", JobState.FAILED, input=b"1" * 1500)
