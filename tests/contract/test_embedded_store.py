@@ -17,6 +17,8 @@ from runyard.adapters.stores import journal
 from runyard.adapters.stores.batches import Batch
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.journal import LONE_TURNS_MIN
+from runyard.adapters.stores.snapshot import HeldSnapshot
+from runyard.adapters.stores.sqlite import open_database
 from runyard.adapters.stores.syncing import LogSync
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import ExecutionPolicy, Job, JobState
@@ -230,6 +232,25 @@ async def test_what_others_write_to_the_file_is_in_nobodys_way(tmp_path: Path) -
     assert [(20,)] == others.execute("select count(*) from journal").fetchall()
     others.close()
     await store.close()
+
+
+def test_a_commit_does_not_wait_with_a_snapshot_in_hand(tmp_path: Path) -> None:
+    ours, others = open_database(tmp_path / "jobs.db"), open_database(tmp_path / "jobs.db")
+    held, tries = HeldSnapshot(ours), 0
+    held.hold()
+    others.execute("begin immediate")
+
+    def work() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:  # The first was refused at once; this one would wait.
+            others.execute("commit")
+        ours.execute("insert into journal (number, format, records) values (1, 1, x'')")
+
+    held.commit(work)
+    assert 2 == tries
+    ours.close()
+    others.close()
 
 
 async def test_the_log_beside_the_file_is_begun_anew_under_load(
