@@ -35,6 +35,7 @@ from runyard.services.access import Access
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.fleet import Fleet
+from runyard.services.inputs import Inputs
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
@@ -279,12 +280,14 @@ class Yard:
         self.roster = Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
-        self.dispatch = Dispatch(
-            self.store, self.roster, self.signals, self.clock, limits=lambda _: settings.attempt_limits
-        )
-        self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids, terms=lambda _: settings.job_terms)
         self.payloads = MemoryPayloads()
         self.spills = Spills(self.payloads, self.store, self.clock, Carried(settings.webhook_output_bytes_max))
+        inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
+        self.dispatch = Dispatch(
+            self.store, self.roster, inputs, self.signals, self.clock, limits=lambda _: settings.attempt_limits
+        )
+        terms = lambda _: settings.job_terms  # noqa: E731
+        self.jobs = Jobs(self.store, self.dispatch, inputs, self.signals, self.clock, ids, terms=terms)
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)

@@ -31,6 +31,7 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
 from runyard.services.forgetting import Forgetting
+from runyard.services.inputs import Inputs
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
@@ -83,9 +84,10 @@ class Platform:
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals, terms=settings.job_terms)
         self.webhooks = _webhooks(a, settings)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=self._attempt_limits)
-        self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids, terms=self.endpoints.terms)
         self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
+        inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
+        self.dispatch = Dispatch(a.store, self.roster, inputs, a.signals, a.clock, limits=self._attempt_limits)
+        self.jobs = Jobs(a.store, self.dispatch, inputs, a.signals, a.clock, a.ids, terms=self.endpoints.terms)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit

@@ -33,6 +33,7 @@ from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.webhooks import Keeping, Webhooks
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock, SetDisk
+from tests.payload_kit import MemoryPayloads, inputs_in
 from tests.webhook_kit import RecordingSender
 
 BASE = "http://yard.test:8000"
@@ -118,8 +119,9 @@ class ControlPlane:
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
         self.job_store, roster, signals = MemoryJobs(), Roster(), LocalSignals()
-        dispatch = Dispatch(self.job_store, roster, signals, self.clock)
-        jobs = Jobs(self.job_store, dispatch, signals, self.clock, self.ids)
+        inputs = inputs_in(MemoryPayloads(), self.job_store, self.clock)
+        dispatch = Dispatch(self.job_store, roster, inputs, signals, self.clock)
+        jobs = Jobs(self.job_store, dispatch, inputs, signals, self.clock, self.ids)
         self.app: ASGIApp = build_app(
             Services(
                 access=self.access,

@@ -1,8 +1,8 @@
 """Copies of a data directory that can be trusted, and the way back.
 
 A backup is a folder: `control.db` (endpoints, keys' digests, workers' records, jobs with their results, webhooks that are
-owed and the secrets that sign them), `blobs/` (bundles), `payloads/` (large results) and `backup.json`, which says what
-belongs to it.
+owed and the secrets that sign them), `blobs/` (bundles), `payloads/` (large inputs and results) and `backup.json`, which
+says what belongs to it.
 
 1. The database is copied as it is at one moment, while others write to it. Blobs and payloads are copied after it: they
    never change, and are there before the database names them. Payloads go when it does not name them any more, which
@@ -54,7 +54,7 @@ class PayloadFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What is in a backup. `schema` is the database's; `database` its SHA-256; `blobs` has the bytes of each.
 
-    `bucket` is where large results lie, or have lain, that are not in it.
+    `bucket` is where large inputs and results lie, or have lain, that are not in it.
     """
 
     format: int

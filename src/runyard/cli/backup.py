@@ -25,7 +25,7 @@ def backup(target: Path, data_dir: str | None, as_json: bool) -> None:
     The copy is of one moment: every job, result, endpoint and bundle that was acknowledged before the command started is
     in it. No API key is, so that a backup does not open the platform; payloads, environment variables of releases and the
     secrets that webhooks are signed with are. Of environments and of the volume nothing is copied, nor of a bucket where
-    large results lie: it is named.
+    large inputs and results lie: it is named.
     """
     import time
 
@@ -102,7 +102,7 @@ def _tell(manifest: Manifest, what: str, where: Path, as_json: bool) -> None:
     else:
         click.echo(
             f"{where}: data of {manifest.made_at}, {manifest.total_bytes / 1e6:.1f} MB, {len(manifest.blobs)} bundles, "
-            f"{len(manifest.payloads)} large results; checked"
+            f"{len(manifest.payloads)} large inputs and results; checked"
         )
     if manifest.bucket is not None:
         note(f"what lies in {manifest.bucket} is not in the backup")
