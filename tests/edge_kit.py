@@ -371,8 +371,8 @@ class Wire:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, port: int) -> AsyncGenerator[Wire]:
-        wire = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def to(cls, port: int, host: str = "127.0.0.1") -> AsyncGenerator[Wire]:
+        wire = cls(*await asyncio.open_connection(host, port))
         try:
             yield wire
         finally:
@@ -450,7 +450,7 @@ def _unchunk(data: bytes) -> tuple[bytes, int] | None:
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket bound to the address, as the keeper makes them."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
     return sock
