@@ -20,7 +20,9 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.secrets import MemorySecrets
 from runyard.adapters.system import LoopClock, RandomIds
+from runyard.adapters.vault import MemoryVault
 from runyard.config import Settings
 from runyard.domain.account import digest_of
 from runyard.domain.endpoint import Endpoint
@@ -40,7 +42,9 @@ from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
+from runyard.services.redaction import Redaction
 from runyard.services.roster import LiveWorker, Roster
+from runyard.services.secrets import Secrets
 from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
@@ -300,6 +304,7 @@ class Yard:
             self.clock,
             ids,
             Logs(self.clock),
+            Redaction(Secrets(MemorySecrets(), MemoryVault(), self.book, self.roster.workers, self.clock)),
             options,
         )
         self.fleet = Fleet(self.book, self.store, self.roster, self.signals, self.clock, self.lifecycle)

@@ -26,7 +26,9 @@ from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import SqliteSecrets
 from runyard.adapters.system import RandomIds, SystemClock
+from runyard.adapters.vault import KEY_FILE, FileVault
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.adapters.worker_ports import HeldWorkerPorts
 from runyard.config import Settings
@@ -142,6 +144,8 @@ def _adapters(
         outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
+        secrets=SqliteSecrets(root / "control.db"),
+        vault=FileVault(root / KEY_FILE),
         blobs=blobs,
         payloads=_payloads(settings, root),
         carried=carried,
