@@ -4,7 +4,7 @@
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check e2e crash bench docs lint compiler
+.PHONY: help demo test check e2e e2e-docker crash bench docs lint compiler docker
 
 # Found before .venv/bin leads the PATH: what makes .venv cannot come from it.
 BASE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
@@ -18,12 +18,12 @@ unexport VIRTUAL_ENV
 unexport PYTHONDONTWRITEBYTECODE
 
 help:   ## Say what there is
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(SETUP)  ## Start a platform, deploy a handler, send it a request, stop
 	@python examples/01-hello/demo.py
 
-test: lint compiler  ## Everything: check's steps, all tests, the compatibility page
+test: lint compiler docker  ## Everything: check's steps, all tests, the compatibility page
 	@pytest --compat-page=docs/reference/compatibility.md
 
 check: lint  ## Before each commit, under a minute: format, lint, types, architecture, unit, contract
@@ -31,6 +31,9 @@ check: lint  ## Before each commit, under a minute: format, lint, types, archite
 
 e2e: $(SETUP)   ## The tests that start real processes
 	@pytest tests/e2e
+
+e2e-docker: $(SETUP) docker  ## The tests with a Docker engine of their own (root; installs it on Debian)
+	@pytest -rs tests/e2e_docker
 
 crash: $(SETUP) ## Kill, cut and restart a platform N times (200) under load: no job may be lost or done twice
 	@python -m tests.crash --rounds $(or $(N),200) $(if $(SEED),--seed $(SEED))
@@ -65,6 +68,10 @@ $(SETUP): pyproject.toml uv.lock | $(UV)
 compiler:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || [ "$$(id -u)" != 0 ] || \
 	  { apt-get -qq update && apt-get -qq install gcc libc6-dev >/dev/null; } || true
+
+# Where Docker may not be installed, the tests that need it are skipped, and say why.
+docker:
+	@tests/docker_kit/install.sh
 
 # Debian and its children keep venv in a package of its own.
 install_venv = { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install python3-venv >/dev/null; } || \

@@ -2,7 +2,7 @@ import asyncio
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.compatibility"]
+pytest_plugins = ["tests.compatibility", "tests.docker_kit.fixtures"]
 
 
 def pytest_configure() -> None:

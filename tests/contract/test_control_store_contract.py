@@ -14,6 +14,7 @@ from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.sqlite import migrate, open_database
 from runyard.domain.account import ApiKey, KeyId, digest_of
+from runyard.domain.container import ContainerSpec, Limits
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
 from runyard.domain.errors import Conflict, RunyardError
 from runyard.domain.job import EndpointId
@@ -49,6 +50,28 @@ def an_endpoint(id: str = "one", **changes: object) -> Endpoint:
 
 def a_key(id: str = "key", **changes: object) -> ApiKey:
     return ApiKey(id=KeyId(id), name="ci", digest=digest_of(id), created_at=NOW, **changes)
+
+
+A_CONTAINER = ContainerSpec(
+    image="ghcr.io/org/app:1",
+    build_args=(("A", "1"),),
+    entrypoint=("/run", "-x"),
+    args=("a b",),
+    ports=("8000/http",),
+    registry="cred",
+    limits=Limits(cpus=1.5, memory_bytes=1 << 30),
+)
+
+
+@pytest.mark.parametrize(
+    "container", [A_CONTAINER, ContainerSpec(dockerfile="docker/Dockerfile")], ids=["pulled", "built"]
+)
+async def test_a_container_comes_back_as_it_was_kept(control: ControlStore, container: ContainerSpec) -> None:
+    endpoint = an_endpoint(release=a_release(bundle="", handler="", container=container))
+    await control.add_endpoint(endpoint)
+
+    assert await control.endpoints() == [endpoint]
+    assert await control.releases(endpoint.id) == [endpoint.release]
 
 
 @pytest.mark.parametrize("scaler", [QueueDelay(timedelta(milliseconds=1500)), RequestCount(7)], ids=["delay", "count"])

@@ -8,6 +8,7 @@ import pytest
 
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.fleet import MemoryFleet, SqliteFleet
+from runyard.domain.container import ContainerSpec
 from runyard.domain.job import WorkerId
 from runyard.ports.stores import FleetStore
 from tests.builders import START, a_release, a_worker, an_endpoint
@@ -21,7 +22,7 @@ async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def test_a_worker_comes_back_as_it_was_kept(fleet: FleetStore) -> None:
-    run = a_release(version=3, env=(("A", "1"), ("B", "é\n")), lock="runpod==1.0")
+    run = a_release(version=3, env=(("A", "1"), ("B", "é\n")), lock="runpod==1.0", container=ContainerSpec(image="app"))
     worker = a_worker(release=run).spawned(START + 1).heard(START + 2).runs_sdk("1.12.0").ailing("hot").drain("old")
     await fleet.save(worker)
 

@@ -267,7 +267,7 @@ class Yard:
 
     # What the adoption tells its heirs
 
-    def adopted(self, live: LiveWorker) -> None:
+    async def adopted(self, live: LiveWorker) -> None:
         process = next(process for process in self.processes if process.id == live.id)
         process.live = live
         if live.held.keys() - process.hands:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NewType
 
+from runyard.domain.container import ContainerSpec
 from runyard.domain.errors import BadRequest
 from runyard.domain.job import EXECUTION_TIMEOUT_DEFAULT, EndpointId, check_execution_timeout
 from runyard.domain.scaling import ScalingPolicy
@@ -23,7 +24,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # One origin serves the control plane and the data plane, so these words can never be endpoint ids (contract 0.1).
 RESERVED_IDS = frozenset(
     "serverless pods templates network-volumes registries catalog billing account clusters flash bundles keys "
-    "openapi.json".split()
+    "secrets openapi.json".split()
 )
 
 
@@ -38,14 +39,18 @@ class EndpointKind(StrEnum):
 class RunSpec:
     """How to run one worker: what code, with which environment.
 
-    `bundle` is the SHA-256 (hex) of an uploaded source bundle and `handler` the file in it to run.
+    Of a process, `bundle` is the SHA-256 (hex) of an uploaded source bundle and `handler` the file in it to run. Of a
+    container that is built, `bundle` has its Dockerfile; of one whose image is named, there is none.
     """
 
-    bundle: str
-    handler: str
+    bundle: str = ""
+    handler: str = ""
     env: tuple[tuple[str, str], ...] = ()
+    container: ContainerSpec | None = None
+    """None: a process."""
     lock: str | None = None
-    """The exact packages of its environment (requirements format), resolved once; None until that has happened."""
+    """What it was resolved to once, None until that has happened: the exact packages of its environment (requirements
+    format), or the exact image, as `NAME@sha256:...` or an id that only this machine knows."""
 
     def __post_init__(self) -> None:
         check_env(self.env)

@@ -43,8 +43,12 @@ class Exit:
     signal: int | None = None
     with_platform: bool = False
     """What looks after it was gone, and took it along."""
+    out_of_memory: bool = False
+    """The kernel killed it, or one of its processes, at its limit of memory."""
 
     def __str__(self) -> str:
+        if self.out_of_memory:
+            return "killed by the kernel: out of memory"
         return f"killed by signal {self.signal}" if self.signal is not None else f"exit code {self.code}"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -31,8 +31,10 @@ class Launch:
     endpoint_id: EndpointId
     run: RunSpec
     """As `prepare` returned it."""
-    env: Mapping[str, str]
-    """What the worker protocol and the user want set; it wins over what the runtime would set itself."""
+    env: Mapping[str, str] = field(repr=False)
+    """What the worker protocol and the user want set; it wins over what the runtime would set itself. It has the values of
+    secrets: it must not be logged, nor stand where other users of the machine see it.
+    """
 
 
 class RuntimeObserver(Protocol):
@@ -53,8 +55,15 @@ class WorkerRuntime(Protocol):
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
         """Make what a start needs and workers share: sources unpacked, environment built.
 
-        Returns `run` with its `lock` filled in. Calls for the same content share one piece of work; a call whose work is
-        already done returns at once. Raises `BuildFailed`, with the builder's last lines.
+        Returns `run` with its `lock` filled in: an environment was resolved, an image pulled or built. Calls for the same
+        content share one piece of work; a call whose work is already done returns at once. Raises `BuildFailed`, with the
+        builder's last lines.
+        """
+        ...
+
+    def plane_url(self, endpoint_id: EndpointId, run: RunSpec) -> str | None:
+        """Where these workers reach the worker plane, as in `http://10.213.0.1:8001`; known once `prepare` has returned.
+        None: at the platform's own worker port.
         """
         ...
 
@@ -82,4 +91,22 @@ class WorkerRuntime(Protocol):
 
     async def close(self) -> None:
         """Kill all workers and builds of this runtime."""
+        ...
+
+
+class SupportsFreeze(Protocol):
+    """Runtimes that can stop a worker's clock: it keeps its memory and uses no CPU."""
+
+    async def freeze(self, worker_id: WorkerId) -> None:
+        """Nothing happens when it is frozen. Raises `StartFailed` when that is not possible."""
+        ...
+
+    async def thaw(self, worker_id: WorkerId) -> None: ...
+
+
+class SupportsExec(Protocol):
+    """Runtimes that can run a command where a worker runs."""
+
+    async def exec(self, worker_id: WorkerId, argv: Sequence[str], say: Say) -> int:
+        """Returns its exit code; what it prints goes to `say`. Raises `NotFound`."""
         ...

@@ -44,6 +44,9 @@ class FakeRuntime:
         self.prepared.append((endpoint_id, run))
         return replace(run, lock="" if run.lock is None else run.lock)
 
+    def plane_url(self, endpoint_id: EndpointId, run: RunSpec) -> str | None:
+        return None
+
     async def start(self, launch: Launch) -> None:
         if self.closed:
             raise StartFailed("the platform is stopping")

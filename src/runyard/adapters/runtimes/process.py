@@ -104,6 +104,9 @@ class ProcessRuntime:
             raise BuildFailed(f"cannot make the environment of endpoint {endpoint_id}: {error}") from error
         return replace(run, lock=lock)
 
+    def plane_url(self, endpoint_id: EndpointId, run: RunSpec) -> str | None:
+        return None
+
     async def start(self, launch: Launch) -> None:
         await self.open()
         # Finished even if nobody waits any more: half a start is nothing that can be left to another process.

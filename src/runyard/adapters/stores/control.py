@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
+from runyard.adapters.stores.specs import run_of, run_row
 from runyard.adapters.stores.sqlite import Tables
 from runyard.domain.account import ApiKey, KeyId
-from runyard.domain.endpoint import Endpoint, EndpointKind, Release, ReleaseId, RunSpec
+from runyard.domain.endpoint import Endpoint, EndpointKind, Release, ReleaseId
 from runyard.domain.errors import Conflict
 from runyard.domain.job import EndpointId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
@@ -120,10 +120,7 @@ def _release_row(release: Release) -> dict[str, object]:
         "id": release.id,
         "endpoint_id": release.endpoint_id,
         "version": release.version,
-        "bundle": release.run.bundle,
-        "handler": release.run.handler,
-        "env": json.dumps(release.run.env),
-        "lock": release.run.lock,
+        **run_row(release.run),
         "created_at": release.created_at,
     }
 
@@ -157,17 +154,11 @@ def _endpoint(row: sqlite3.Row) -> Endpoint:
 
 
 def _release(row: sqlite3.Row) -> Release:
-    env: list[tuple[str, str]] = json.loads(row["env"])
     return Release(
         id=ReleaseId(row["release_id"]),
         endpoint_id=EndpointId(row["endpoint_id"]),
         version=row["version"],
-        run=RunSpec(
-            bundle=row["bundle"],
-            handler=row["handler"],
-            env=tuple((name, value) for name, value in env),
-            lock=row["lock"],
-        ),
+        run=run_of(row),
         created_at=row["release_created_at"],
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 
+from runyard.adapters.stores.specs import run_of, run_row
 from runyard.adapters.stores.sqlite import Tables
-from runyard.domain.endpoint import Release, ReleaseId, RunSpec
+from runyard.domain.endpoint import Release, ReleaseId
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Worker, WorkerPhase
 
@@ -66,15 +66,11 @@ def _row(worker: Worker) -> dict[str, object]:
         "release_id": release.id,
         "release_version": release.version,
         "release_created_at": release.created_at,
-        "bundle": release.run.bundle,
-        "handler": release.run.handler,
-        "env": json.dumps(release.run.env),
-        "lock": release.run.lock,
+        **run_row(release.run),
     }
 
 
 def _worker(row: sqlite3.Row) -> Worker:
-    env: list[tuple[str, str]] = json.loads(row["env"])
     endpoint_id = EndpointId(row["endpoint_id"])
     return Worker(
         id=WorkerId(row["id"]),
@@ -83,12 +79,7 @@ def _worker(row: sqlite3.Row) -> Worker:
             id=ReleaseId(row["release_id"]),
             endpoint_id=endpoint_id,
             version=row["release_version"],
-            run=RunSpec(
-                bundle=row["bundle"],
-                handler=row["handler"],
-                env=tuple((name, value) for name, value in env),
-                lock=row["lock"],
-            ),
+            run=run_of(row),
             created_at=row["release_created_at"],
         ),
         secret_digest=row["secret_digest"],

@@ -3,7 +3,7 @@ select
     e.id, e.name, e.kind, e.workers_min, e.workers_max, e.idle_timeout_s, e.scaler, e.scaler_value,
     e.execution_timeout_s, e.retention_s, e.retention_sync_s, e.ttl_s, e.ttl_scope, e.keep_s, e.attempts_max,
     e.generation, e.created_at,
-    r.id as release_id, r.endpoint_id, r.version, r.bundle, r.handler, r.env, r.lock,
+    r.id as release_id, r.endpoint_id, r.version, r.bundle, r.handler, r.env, r.container, r.lock,
     r.created_at as release_created_at
 from endpoints as e
 join releases as r on r.id = e.release_id
@@ -34,13 +34,13 @@ where id = :id and generation = :expected_generation;
 delete from endpoints where id = :id;
 
 -- name: add_release
-insert into releases (id, endpoint_id, version, bundle, handler, env, lock, created_at)
-values (:id, :endpoint_id, :version, :bundle, :handler, :env, :lock, :created_at)
+insert into releases (id, endpoint_id, version, bundle, handler, env, container, lock, created_at)
+values (:id, :endpoint_id, :version, :bundle, :handler, :env, :container, :lock, :created_at)
 on conflict (id) do nothing;
 
 -- name: releases
 select
-    id as release_id, endpoint_id, version, bundle, handler, env, lock, created_at as release_created_at
+    id as release_id, endpoint_id, version, bundle, handler, env, container, lock, created_at as release_created_at
 from releases
 where endpoint_id = :endpoint_id
 order by version desc;

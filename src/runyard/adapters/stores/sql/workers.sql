@@ -4,10 +4,10 @@ select * from workers order by created_at, id;
 -- name: save_worker
 insert into workers (
     id, endpoint_id, secret_digest, phase, created_at, spawned_at, ready_at, sdk_version, unhealthy_reason, stop_reason,
-    release_id, release_version, release_created_at, bundle, handler, env, lock
+    release_id, release_version, release_created_at, bundle, handler, env, container, lock
 ) values (
     :id, :endpoint_id, :secret_digest, :phase, :created_at, :spawned_at, :ready_at, :sdk_version, :unhealthy_reason,
-    :stop_reason, :release_id, :release_version, :release_created_at, :bundle, :handler, :env, :lock
+    :stop_reason, :release_id, :release_version, :release_created_at, :bundle, :handler, :env, :container, :lock
 )
 on conflict (id) do update set
     phase = excluded.phase, spawned_at = excluded.spawned_at, ready_at = excluded.ready_at,
