@@ -23,6 +23,7 @@ from runyard.domain.container import ContainerSpec
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import BuildFailed
 from runyard.domain.job import EndpointId
+from runyard.services.registries import Credential
 from tests.docker_kit.client import EngineClient
 from tests.docker_kit.engine import BRIDGE_ADDRESS, Engine
 from tests.docker_kit.images import Images as Bases
@@ -71,8 +72,8 @@ class Workbench:
         for each in self._made:
             await each.close()
 
-    async def _credentials(self, id: str) -> tuple[str, str, str | None]:
-        return *LOGIN, None
+    async def _credentials(self, id: str) -> Credential:
+        return Credential(username=LOGIN[0], password=LOGIN[1], server=None)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from runyard.domain.container import ContainerSpec
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import ImageFailed, NotFound, StartFailed
 from runyard.domain.job import EndpointId
+from runyard.services.registries import Credential
 from tests.docker_kit.client import EngineClient
 from tests.docker_kit.engine import Engine
 from tests.docker_kit.registry import LOGIN, Cut, Registry
@@ -49,10 +50,11 @@ def ticks() -> Ticks:
 async def make(engine: Engine, tmp_path: Path, ticks: Ticks) -> AsyncIterator[Make]:
     client, made = Client(engine.url), list[Images]()
 
-    async def credentials(id: str) -> tuple[str, str, str | None]:
+    async def credentials(id: str) -> Credential:
         if id == "gone":
             raise NotFound("there is no such credential")
-        return LOGIN[0], "wrong" if id == "wrong" else LOGIN[1], "ghcr.io" if id == "another" else None
+        password = "wrong" if id == "wrong" else LOGIN[1]
+        return Credential(username=LOGIN[0], password=password, server="ghcr.io" if id == "another" else None)
 
     def images(**options: object) -> Images:
         blobs = FolderBlobs(tmp_path / "blobs")

@@ -6,12 +6,27 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from runyard.adapters.docker.references import HUB, registry_of, server_of
 from runyard.domain.errors import ImageFailed, ImageFault, NotFound
 
-Credentials = Callable[[str], Awaitable[tuple[str, str, str | None]]]
-"""From a credential's id to user, password, and the server it is for (None: any). Raises `NotFound`."""
+
+class Credential(Protocol):
+    """What a registry knows us by. It is for `server` alone; None: for whichever registry has the image."""
+
+    @property
+    def username(self) -> str: ...
+
+    @property
+    def password(self) -> str: ...
+
+    @property
+    def server(self) -> str | None: ...
+
+
+Credentials = Callable[[str], Awaitable[Credential]]
+"""The credential of an id. Raises `NotFound`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +44,7 @@ async def login_to(image: str, credential_id: str | None, credentials: Credentia
     if credential_id is None:
         return None
     try:
-        username, password, server = await credentials(credential_id)
+        known = await credentials(credential_id)
     except NotFound as error:
         raise ImageFailed(
             ImageFault.DENIED,
@@ -37,16 +52,16 @@ async def login_to(image: str, credential_id: str | None, credentials: Credentia
             "name the new one in the endpoint's registry",
         ) from error
     registry = registry_of(image)
-    if server is not None and server_of(server) != registry:
+    if known.server is not None and server_of(known.server) != registry:
         raise ImageFailed(
             ImageFault.DENIED,
-            f"the registry credential {credential_id} is for {server_of(server)}, and {image} comes from {registry}: name "
-            "another in the endpoint's registry",
+            f"the registry credential {credential_id} is for {server_of(known.server)}, and {image} comes from {registry}: "
+            "name another in the endpoint's registry",
         )
-    return Login(credential_id, _headers(registry, username, password))
+    return Login(credential_id, _headers(registry, known))
 
 
-def _headers(registry: str, username: str, password: str) -> dict[str, str]:
+def _headers(registry: str, known: Credential) -> dict[str, str]:
     address = "https://index.docker.io/v1/" if registry == HUB else registry
-    said = {"username": username, "password": password, "serveraddress": address}
+    said = {"username": known.username, "password": known.password, "serveraddress": address}
     return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}

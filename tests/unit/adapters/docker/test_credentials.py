@@ -5,12 +5,14 @@ import pytest
 
 from runyard.adapters.docker.credentials import login_to
 from runyard.domain.errors import ImageFailed, NotFound
+from runyard.services.registries import Credential
 
 
-async def credentials(id: str) -> tuple[str, str, str | None]:
+async def credentials(id: str) -> Credential:
     if id == "gone":
         raise NotFound("no such credential")
-    return "tester", "hush", {"any": None, "hub": "https://index.docker.io/v1/"}.get(id, "registry.example.com")
+    server = {"any": None, "hub": "https://index.docker.io/v1/"}.get(id, "registry.example.com")
+    return Credential(username="tester", password="hush", server=server)
 
 
 async def test_a_login_tells_its_password_to_the_registry_alone() -> None:
