@@ -27,6 +27,7 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
+from runyard.services.failures import StartFailures
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
 from runyard.services.roster import LiveWorker, Roster
@@ -91,7 +92,7 @@ class Lifecycle:
         self._runtime: WorkerRuntime | None = None
         self._secrets: dict[WorkerId, str] = {}
         self._stopping: set[WorkerId] = set()
-        self._failures: dict[ReleaseId, Failures] = {}
+        self._failures = StartFailures(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         dispatch.replace_worker = self.replace
@@ -310,25 +311,14 @@ class Lifecycle:
 
     def failures_of(self, endpoint: Endpoint) -> Failures:
         """Starts of its release that went wrong in a row."""
-        failures = self._failures.get(endpoint.release.id)
-        if failures is None:
-            return Failures()
-        if any(
-            live.finished and live.worker.created_at >= failures.last_at
-            for live in self._roster.of_endpoint(endpoint.id)
-        ):
-            # A worker that came after the last failure has finished a job: the row has ended.
-            del self._failures[endpoint.release.id]
-            return Failures()
-        return failures
+        return self._failures.of(endpoint.release.id, self._roster.of_endpoint(endpoint.id))
 
     def _count_failure(
         self, endpoint_id: EndpointId, release: Release, code: str, message: str, *, fresh: bool = False
     ) -> None:
         if self._release_of(endpoint_id) != release.id:
             return
-        count = 1 if fresh else self._failures.get(release.id, Failures()).count + 1
-        self._failures[release.id] = Failures(count=count, last_at=self._clock.now(), code=code, message=message)
+        self._failures.count(release.id, code, message, fresh=fresh)
         log.warning("%s: %s", endpoint_id, message)
         self._changed(endpoint_id)
 
@@ -342,8 +332,7 @@ class Lifecycle:
 
     def forget(self, releases: set[ReleaseId]) -> None:
         """Drop the failures of all releases but these."""
-        for release_id in self._failures.keys() - releases:
-            del self._failures[release_id]
+        self._failures.keep_only(releases)
 
     def _release_of(self, endpoint_id: EndpointId) -> ReleaseId | None:
         """The release the endpoint runs; None when there is no such endpoint (any more)."""

@@ -1,0 +1,42 @@
+"""Starts of releases that went wrong: counted in a row, with the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from runyard.domain.endpoint import ReleaseId
+from runyard.domain.fleet import Failures
+from runyard.ports.system import Clock
+from runyard.services.roster import LiveWorker
+
+
+class StartFailures:
+    """The row of each release: for the planner's back-off, and for whoever asks why a job waits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rows: dict[ReleaseId, Failures] = {}
+
+    def count(self, release_id: ReleaseId, code: str, message: str, *, fresh: bool) -> None:
+        """One more. `fresh`: the row before it has ended."""
+        count = 1 if fresh else self._rows.get(release_id, Failures()).count + 1
+        self._rows[release_id] = Failures(count=count, last_at=self._clock.now(), code=code, message=message)
+
+    def of(self, release_id: ReleaseId, workers: Iterable[LiveWorker]) -> Failures:
+        """The row as it is, given the workers that the endpoint has."""
+        failures = self._rows.get(release_id)
+        if failures is None:
+            return Failures()
+        if any(live.finished and live.worker.created_at >= failures.last_at for live in workers):
+            # A worker that came after the last failure has finished a job: the row has ended.
+            del self._rows[release_id]
+            return Failures()
+        return failures
+
+    def keep_only(self, releases: Collection[ReleaseId]) -> None:
+        """Drop the rows of all releases but these."""
+        self._rows = {release_id: row for release_id, row in self._rows.items() if release_id in releases}
+
+    def drop(self, codes: Collection[str]) -> None:
+        """Forget the rows whose last failure has one of these codes: its cause is gone."""
+        self._rows = {release_id: row for release_id, row in self._rows.items() if row.code not in codes}
