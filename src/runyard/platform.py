@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +13,7 @@ from datetime import timedelta
 from starlette.applications import Starlette
 
 from runyard.api.app import Services, build_app
+from runyard.api.services import no_engine
 from runyard.config import Settings
 from runyard.domain.attempt import AttemptLimits
 from runyard.domain.job import EndpointId
@@ -64,6 +65,8 @@ class Adapters:
     runtime: Callable[[RuntimeObserver], WorkerRuntime]
     webhooks: WebhookSender
     disk: Disk
+    lacking_engine: Callable[[], Awaitable[str | None]] = no_engine
+    """Why no container can run now; None: containers can."""
 
 
 class Platform:
@@ -145,6 +148,7 @@ class Platform:
                 room=self.room,
                 clock=a.clock,
                 settings=settings,
+                lacking_engine=a.lacking_engine,
                 answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
             )
         )

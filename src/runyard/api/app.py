@@ -15,6 +15,7 @@ from runyard.api.logs import LogStreams
 from runyard.api.metrics import Metrics
 from runyard.api.replies import client_left, http_error, runyard_error, unexpected_error
 from runyard.api.rest_v2 import Serverless
+from runyard.api.runtimes import Runtimes
 from runyard.api.services import Services
 from runyard.api.webhooks import WebhookDeliveries
 from runyard.domain.errors import RunyardError
@@ -32,6 +33,7 @@ def build_app(services: Services) -> Starlette:
             *Bundles(services.blobs, services.room, services.settings.bundle_bytes_max).routes(),
             *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
+            *Runtimes(services).routes(),
             *Metrics(services).routes(),
         ],
         middleware=[Middleware(Authentication, access=services.access)],

@@ -80,6 +80,15 @@ class Worker:
         return self.phase is not WorkerPhase.STOPPED
 
     @property
+    def ending(self) -> str | None:
+        """How it ended, for people; None while it has not, or when nobody has seen it."""
+        if self.exit is None or not self.exit.out_of_memory:
+            return None if self.exit is None else str(self.exit)
+        container = self.release.run.container
+        limit = None if container is None else container.limits.memory_bytes
+        return f"{self.exit}; its limit is " + ("the platform's" if limit is None else f"{limit >> 20} MB")
+
+    @property
     def takes_jobs(self) -> bool:
         return self.phase in (WorkerPhase.STARTING, WorkerPhase.READY)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,11 +18,11 @@ from typing import Any, Protocol
 from runyard.domain.account import digest_of
 from runyard.domain.attempt import Cause
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
-from runyard.domain.errors import BuildFailed, NotFound, RunyardError, TooBusy
-from runyard.domain.fleet import Failures
+from runyard.domain.errors import NotFound, RunyardError, TooBusy
+from runyard.domain.fleet import CRASH_LOOP, OUT_OF_MEMORY, Failures
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit, Worker, cause_of_end
-from runyard.ports.runtime import Launch, LogSource, WorkerRuntime
+from runyard.ports.runtime import Launch, LogSource, Say, WorkerRuntime
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
@@ -30,12 +30,12 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.failures import StartFailures
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
+from runyard.services.preparing import EVIDENCE_LINES, Preparations, code_of, evidence_of
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
 
 log = logging.getLogger("runyard.fleet")
 
-EVIDENCE_LINES = 5
 SEE_TO_S_MAX = 1.0
 END_S_MAX = 5.0
 _STOP, _END = "stop a worker", "a worker has ended"
@@ -93,6 +93,7 @@ class Lifecycle:
         self._secrets: dict[WorkerId, str] = {}
         self._stopping: set[WorkerId] = set()
         self._failures = StartFailures(clock)
+        self.preparations = Preparations(endpoints.set_lock, self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         dispatch.replace_worker = self.replace
@@ -184,7 +185,7 @@ class Lifecycle:
             await self._runtime_now.start(self._launch_of(live, run))
         except RunyardError as error:
             self._say(live, f"did not start: {error.message}")
-            self._count_failure(worker.endpoint_id, worker.release, _code(error), _evidence(error))
+            self._count_failure(worker.endpoint_id, worker.release, code_of(error), evidence_of(error))
             live.worker = live.worker.drain(error.message)
             await self._ended(live, None)
         if live.worker.alive and not live.worker.takes_jobs and not live.held:
@@ -192,11 +193,8 @@ class Lifecycle:
             self._stopping.discard(live.id)
             self._stop(live)
 
-    async def _prepare(self, endpoint_id: EndpointId, release: Release, say: Callable[[str], None]) -> RunSpec:
-        run = await self._runtime_now.prepare(endpoint_id, release.run, say)
-        if run.lock is not None and run.lock != release.run.lock:
-            await self._endpoints.set_lock(endpoint_id, release.id, run.lock)
-        return run
+    async def _prepare(self, endpoint_id: EndpointId, release: Release, say: Say) -> RunSpec:
+        return await self.preparations.prepare(self._runtime_now, endpoint_id, release, say)
 
     async def _build_ahead(self, endpoint: Endpoint) -> None:
         builder = WorkerId(f"build-{endpoint.release.version}")  # Its lines are read like a worker's.
@@ -208,7 +206,7 @@ class Lifecycle:
             await self._prepare(endpoint.id, endpoint.release, say)
         except RunyardError as error:
             say(f"failed: {error.message}")
-            self._count_failure(endpoint.id, endpoint.release, _code(error), _evidence(error))
+            self._count_failure(endpoint.id, endpoint.release, code_of(error), evidence_of(error))
         finally:
             self._logs.worker_stopped(builder)
 
@@ -292,11 +290,13 @@ class Lifecycle:
         # One that is draining and ends before it is told to has ended by itself.
         cause = cause_of_end(exit, asked=worker.id in self._stopping or self._closed)
         self._stopping.discard(worker.id)
-        reason = how or f"worker {worker.id} {f'ended ({exit})' if exit is not None else 'did not start'}"
+        ending = live.worker.ending
+        reason = how or f"worker {worker.id} {f'ended ({ending})' if ending is not None else 'did not start'}"
         self._say(live, reason)
         if exit is not None and _unexpected(live, exit):
-            message = self._crash_message(live, exit)
-            self._count_failure(worker.endpoint_id, worker.release, "crash_loop", message, fresh=live.finished > 0)
+            code = OUT_OF_MEMORY if exit.out_of_memory else CRASH_LOOP
+            message = self._crash_message(live)
+            self._count_failure(worker.endpoint_id, worker.release, code, message, fresh=live.finished > 0)
         self._roster.retire(live)
         self._logs.worker_stopped(live.id)
         if cause is Cause.WORKER_STOPPED and worker.stop_reason is not None:
@@ -322,17 +322,18 @@ class Lifecycle:
         log.warning("%s: %s", endpoint_id, message)
         self._changed(endpoint_id)
 
-    def _crash_message(self, live: LiveWorker, exit: Exit) -> str:
+    def _crash_message(self, live: LiveWorker) -> str:
         when = "before it was ready" if live.worker.ready_at is None else "while it ran"
         said = [
             line.line for line in self._logs.tail(live.id, 2 * EVIDENCE_LINES) if line.source is LogSource.CONTAINER
         ]
         last = " | ".join(said[-EVIDENCE_LINES:]) or "it said nothing"
-        return f"worker {live.id} of release {live.worker.release.version} ended {when} ({exit}): {last}"
+        return f"worker {live.id} of release {live.worker.release.version} ended {when} ({live.worker.ending}): {last}"
 
     def forget(self, releases: set[ReleaseId]) -> None:
-        """Drop the failures of all releases but these."""
+        """Drop what is known of all releases but these."""
         self._failures.keep_only(releases)
+        self.preparations.keep_only(releases)
 
     def _release_of(self, endpoint_id: EndpointId) -> ReleaseId | None:
         """The release the endpoint runs; None when there is no such endpoint (any more)."""
@@ -370,12 +371,3 @@ def _unexpected(live: LiveWorker, exit: Exit) -> bool:
     if worker.stop_reason is not None:
         return False
     return worker.ready_at is None or worker.unhealthy_reason is not None or exit.code != 0
-
-
-def _code(error: RunyardError) -> str:
-    return error.code if isinstance(error, BuildFailed) else "start_failed"
-
-
-def _evidence(error: RunyardError) -> str:
-    tail = error.log_tail[-EVIDENCE_LINES:] if isinstance(error, BuildFailed) else ()
-    return " | ".join((error.message, *tail))
