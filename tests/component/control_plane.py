@@ -115,7 +115,7 @@ class ControlPlane:
             self.clock,
             self.ids,
             LocalSignals(),
-            knows_registry=lambda id: id in self.registries,
+            knows_registry=self.knows_registry,
         )
         self.logs = Logs(self.clock)
         self.outbox, self.sender = MemoryOutbox(job_body), RecordingSender()
@@ -150,6 +150,9 @@ class ControlPlane:
                 lacking_engine=self.lacking_engine,
             )
         )
+
+    async def knows_registry(self, id: str) -> bool:
+        return id in self.registries
 
     async def lacking_engine(self) -> str | None:
         return self.lacking

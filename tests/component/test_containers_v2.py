@@ -46,6 +46,7 @@ async def test_an_image_runs_with_all_its_settings_and_they_are_shown_as_sent(pl
     ours = shown["runyard"]
     assert ("docker", ["sh", "-c"], LIMITS) == (ours["runtime"], ours["entrypoint"], ours["limits"])
     assert set() == {"bundle", "handler", "dockerfile", "buildArgs", "imageDigest"} & ours.keys()
+    assert (["hello"], []) == (plane.endpoints.using_registry("cred-1"), plane.endpoints.using_registry("cred-2"))
     spec = plane.endpoints.get(shown["id"]).release.run.container
     assert spec is not None
     assert ("python", "-u", "/my handler.py") == spec.args

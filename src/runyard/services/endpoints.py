@@ -9,7 +9,7 @@ deployment. Sending the environment that is there already does not. `runs.py` ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -49,6 +49,11 @@ class ReleaseView:
     diff: tuple[FieldDiff, ...]
 
 
+async def no_registry(_: str) -> bool:
+    """Of a platform without registry credentials."""
+    return False
+
+
 class Endpoints:
     """`load` it before the first request comes."""
 
@@ -61,7 +66,7 @@ class Endpoints:
         signals: Signals,
         *,
         terms: JobTerms = DEFAULT_TERMS,
-        knows_registry: Callable[[str], bool] = lambda _: False,
+        knows_registry: Callable[[str], Awaitable[bool]] = no_registry,
     ) -> None:
         """`terms` are the platform's. `knows_registry`: whether there is a registry credential of this id."""
         self._control = control
@@ -100,6 +105,10 @@ class Endpoints:
     def list(self) -> list[Endpoint]:
         """Oldest first."""
         return sorted(self._by_id.values(), key=lambda endpoint: (endpoint.created_at, endpoint.id))
+
+    def using_registry(self, registry_id: str) -> list[str]:
+        """The names of the endpoints whose images are pulled with this credential."""
+        return [endpoint.name for endpoint in self.list() if _registry(endpoint.release.run) == registry_id]
 
     async def create(
         self,
@@ -195,7 +204,7 @@ class Endpoints:
         if run.bundle and not await self._blobs.exists(run.bundle):
             raise BadRequest(f"bundle {run.bundle} is not here: upload it with PUT /v2/bundles/{run.bundle} first")
         registry = _registry(run)
-        if registry is not None and registry != _registry(old) and not self._knows_registry(registry):
+        if registry is not None and registry != _registry(old) and not await self._knows_registry(registry):
             raise BadRequest(f"registry {registry[:80]!r} does not exist: GET /v2/registries lists those that do")
 
     def _check_name_is_free(self, name: str, own_id: EndpointId | None) -> None:

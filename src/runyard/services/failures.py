@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from runyard.domain.endpoint import ReleaseId
+from runyard.domain.errors import BuildFailed, RunyardError, StartFailed
 from runyard.domain.fleet import Failures
 from runyard.ports.system import Clock
 from runyard.services.roster import LiveWorker
+
+EVIDENCE_LINES = 5
 
 
 class StartFailures:
@@ -40,3 +43,10 @@ class StartFailures:
     def drop(self, codes: Collection[str]) -> None:
         """Forget the rows whose last failure has one of these codes: its cause is gone."""
         self._rows = {release_id: row for release_id, row in self._rows.items() if row.code not in codes}
+
+
+def told_by(error: RunyardError) -> tuple[str, str]:
+    """The code of a start's failure, and its evidence."""
+    tail = error.log_tail[-EVIDENCE_LINES:] if isinstance(error, BuildFailed) else ()
+    code = error.code if isinstance(error, BuildFailed | StartFailed) else StartFailed.code
+    return code, " | ".join((error.message, *tail))

@@ -27,10 +27,10 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
-from runyard.services.failures import StartFailures
+from runyard.services.failures import EVIDENCE_LINES, StartFailures, told_by
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
-from runyard.services.preparing import EVIDENCE_LINES, Preparations, code_of, evidence_of
+from runyard.services.preparing import Preparations
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
 
@@ -185,7 +185,7 @@ class Lifecycle:
             await self._runtime_now.start(self._launch_of(live, run))
         except RunyardError as error:
             self._say(live, f"did not start: {error.message}")
-            self._count_failure(worker.endpoint_id, worker.release, code_of(error), evidence_of(error))
+            self._count_failure(worker.endpoint_id, worker.release, *told_by(error))
             live.worker = live.worker.drain(error.message)
             await self._ended(live, None)
         if live.worker.alive and not live.worker.takes_jobs and not live.held:
@@ -206,7 +206,8 @@ class Lifecycle:
             await self._prepare(endpoint.id, endpoint.release, say)
         except RunyardError as error:
             say(f"failed: {error.message}")
-            self._count_failure(endpoint.id, endpoint.release, code_of(error), evidence_of(error))
+            self.preparations.failed(endpoint.id, endpoint.release, error)
+            self._count_failure(endpoint.id, endpoint.release, *told_by(error))
         finally:
             self._logs.worker_stopped(builder)
 

@@ -5,14 +5,15 @@ waits wants to know what it is at.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
-from runyard.domain.errors import BuildFailed, RunyardError, StartFailed
+from runyard.domain.errors import RunyardError
 from runyard.domain.fleet import Preparation, PreparationState, QueueReason, preparing
 from runyard.domain.job import EndpointId
 from runyard.ports.runtime import Say, WorkerRuntime
+from runyard.services.failures import told_by
 
-EVIDENCE_LINES = 5
 _PREPARING = Preparation(PreparationState.PREPARING)
 _READY = Preparation(PreparationState.READY)
 
@@ -24,10 +25,15 @@ class Preparations:
         self,
         set_lock: Callable[[EndpointId, ReleaseId, str], Awaitable[None]],
         changed: Callable[[EndpointId], None],
+        *,
+        redact: Callable[[EndpointId, str], str] = lambda endpoint_id, text: text,
     ) -> None:
-        """`set_lock` keeps what a release was resolved to. `changed` hears of every step of an endpoint's release."""
+        """`set_lock` keeps what a release was resolved to. `changed` hears of every step of an endpoint's release. `redact`
+        takes out of a message what may not be kept.
+        """
         self._set_lock = set_lock
         self._changed = changed
+        self._redact = redact
         self._of: dict[ReleaseId, Preparation] = {}
 
     async def prepare(self, runtime: WorkerRuntime, endpoint_id: EndpointId, release: Release, say: Say) -> RunSpec:
@@ -42,13 +48,16 @@ class Preparations:
         try:
             run = await runtime.prepare(endpoint_id, release.run, heard)
         except RunyardError as error:
-            failed = Preparation(PreparationState.FAILED, code_of(error), evidence_of(error))
-            self._now(endpoint_id, release, failed)
+            self.failed(endpoint_id, release, error)
             raise
         if run.lock is not None and run.lock != release.run.lock:
             await self._set_lock(endpoint_id, release.id, run.lock)
         self._now(endpoint_id, release, _READY)
         return run
+
+    def failed(self, endpoint_id: EndpointId, release: Release, error: RunyardError) -> None:
+        """It cannot be prepared now; this may be said again."""
+        self._now(endpoint_id, release, Preparation(PreparationState.FAILED, *told_by(error)))
 
     def of(self, endpoint: Endpoint) -> Preparation | None:
         """How it stands with the endpoint's release; None: nothing was tried yet."""
@@ -63,17 +72,7 @@ class Preparations:
         self._of = {release_id: known for release_id, known in self._of.items() if release_id in releases}
 
     def _now(self, endpoint_id: EndpointId, release: Release, preparation: Preparation) -> None:
+        preparation = replace(preparation, message=self._redact(endpoint_id, preparation.message))
         if self._of.get(release.id) != preparation:
             self._of[release.id] = preparation
             self._changed(endpoint_id)
-
-
-def code_of(error: RunyardError) -> str:
-    """What programs are told of a start that failed."""
-    return error.code if isinstance(error, BuildFailed | StartFailed) else StartFailed.code
-
-
-def evidence_of(error: RunyardError) -> str:
-    """What people are told of it."""
-    tail = error.log_tail[-EVIDENCE_LINES:] if isinstance(error, BuildFailed) else ()
-    return " | ".join((error.message, *tail))
