@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from runyard.adapters.docker.engine import NoEngine
 from runyard.domain.container import ContainerSpec, Limits
 from runyard.domain.endpoint import RunSpec
-from runyard.domain.errors import BuildFailed, RunyardError, StartFailed
+from runyard.domain.errors import BuildFailed, RunyardError
 from runyard.domain.fleet import Preparation, PreparationState
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit
@@ -27,12 +28,10 @@ LIMITED = ContainerSpec(image="org/app:1", limits=Limits(memory_bytes=512 << 20)
 SOON_S = 0.3
 
 
-class ImageNotFound(BuildFailed):
-    code = "image_not_found"
-
-
-class NoEngine(StartFailed):
-    code = "no_engine"
+def image_not_found() -> BuildFailed:
+    error = BuildFailed("it is not there", ("x", "404"))
+    error.code = "image_not_found"
+    return error
 
 
 class Puller(Crew):
@@ -140,7 +139,7 @@ async def test_a_release_that_is_ready_stays_so_when_workers_start() -> None:
 @pytest.mark.parametrize(
     ("failing", "code", "message"),
     [
-        (lambda: ImageNotFound("it is not there", ("x", "404")), "image_not_found", "it is not there | x | 404"),
+        (image_not_found, "image_not_found", "it is not there | x | 404"),
         (lambda: NoEngine("no Engine answers at unix:///x"), "no_engine", "no Engine answers at unix:///x"),
     ],
     ids=["image", "engine"],
