@@ -152,8 +152,8 @@ def test_lines_of_the_release_are_shown_until_it_is_ready(yard: Yard) -> None:
 
     def sleep(_: float) -> None:
         line, preparation = steps.pop(0)
-        yard.plane.logs.append(WorkerId("build-1"), id, line, source=LogSource.SYSTEM)
-        yard.plane.logs.append(WorkerId("build-2"), id, "of another release", source=LogSource.SYSTEM)
+        yard.plane.logs.append(WorkerId(f"build-1-{id}"), id, line, source=LogSource.SYSTEM)
+        yard.plane.logs.append(WorkerId(f"build-2-{id}"), id, "of another release", source=LogSource.SYSTEM)
         if preparation is not None:
             yard.plane.fleet.preparations[id] = preparation
 

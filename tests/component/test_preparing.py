@@ -17,6 +17,7 @@ from runyard.domain.fleet import Preparation, PreparationState
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit
 from runyard.ports.runtime import RuntimeObserver, Say
+from runyard.services.logs import LogQuery
 from tests.builders import ENDPOINT, a_release, a_scaling, an_endpoint
 from tests.component.crew import Crew
 from tests.component.wire import GET, POST, Ports, open_ports
@@ -78,7 +79,7 @@ class Film:
     @property
     def said(self) -> list[str]:
         """What the platform told of making the release ahead of its first start."""
-        return [line.line for line in self.ports.platform.logs.tail(WorkerId("build-1"), 100)]
+        return [line.line for line in self.ports.platform.logs.tail(WorkerId(f"build-1-{ENDPOINT}"), 100)]
 
 
 @asynccontextmanager
@@ -178,3 +179,16 @@ async def test_a_worker_that_the_kernel_killed_for_its_memory_says_so_with_its_l
         kept = await film.ports.platform.jobs.get(ENDPOINT, job)
         [attempt] = kept.attempts
         assert f"worker {worker_id} ended (killed by the kernel: out of memory; its limit is 512 MB)" in attempt.reason
+
+
+async def test_two_endpoints_each_have_their_own_word_of_release_1() -> None:
+    async with filming() as film:
+        platform = film.ports.platform
+        other = await platform.endpoints.create("other", RunSpec(container=LIMITED))
+        await film.past(6)
+
+        for endpoint_id in (ENDPOINT, other.id):
+            with platform.logs.follow(LogQuery(endpoint_id=endpoint_id)) as follower:
+                lines = follower.read()
+            assert {endpoint_id} == {line.endpoint_id for line in lines}
+            assert [f"pulling org/app:1: {number} of 3 layers" for number in (1, 2, 3)] == [line.line for line in lines]

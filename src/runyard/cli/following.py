@@ -50,7 +50,10 @@ def _preparation(control: Control, deployed: wire.Endpoint) -> Preparation | Non
 
 def _show(control: Control, endpoint_id: str, version: int, last: str | None) -> str | None:
     """The lines since `last`, an event's id; returns that of the last line."""
-    query = {"workerId": f"build-{version}", "follow": "false", "tail": LINES_MAX}
+    from runyard.domain.job import EndpointId
+    from runyard.domain.worker import builder_id
+
+    query = {"workerId": builder_id(EndpointId(endpoint_id), version), "follow": "false", "tail": LINES_MAX}
     for event_id, event in control.logs(endpoint_id, query, last_event_id=last):
         note(event.line)
         last = event_id

@@ -123,6 +123,11 @@ class Worker:
         return replace(self, phase=WorkerPhase.STOPPED, stopped_at=now, exit=exit) if self.alive else self
 
 
+def builder_id(endpoint_id: EndpointId, version: int) -> WorkerId:
+    """As if of a worker: what is said while a release is prepared ahead of its first start is logged under this."""
+    return WorkerId(f"build-{version}-{endpoint_id}")
+
+
 def cause_of_end(exit: Exit | None, *, asked: bool) -> Cause:
     """Why the jobs are lost that a worker held when it ended; `asked`: the platform was stopping it.
 

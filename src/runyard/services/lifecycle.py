@@ -21,7 +21,7 @@ from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
 from runyard.domain.errors import NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import CRASH_LOOP, OUT_OF_MEMORY, Failures
 from runyard.domain.job import EndpointId, WorkerId
-from runyard.domain.worker import Exit, Worker, cause_of_end
+from runyard.domain.worker import Exit, Worker, builder_id, cause_of_end
 from runyard.ports.runtime import Launch, LogSource, Say, WorkerRuntime
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
@@ -197,7 +197,7 @@ class Lifecycle:
         return await self.preparations.prepare(self._runtime_now, endpoint_id, release, say)
 
     async def _build_ahead(self, endpoint: Endpoint) -> None:
-        builder = WorkerId(f"build-{endpoint.release.version}")  # Its lines are read like a worker's.
+        builder = builder_id(endpoint.id, endpoint.release.version)
 
         def say(line: str) -> None:
             self._logs.append(builder, endpoint.id, line, source=LogSource.SYSTEM)
