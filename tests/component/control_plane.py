@@ -15,6 +15,8 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import MemorySecrets
+from runyard.adapters.vault import MemoryVault
 from runyard.api.app import Services, build_app
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.fleet import Preparation, QueueReason
@@ -29,10 +31,13 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.jobs import Jobs
 from runyard.services.logs import Logs
+from runyard.services.registries import Registries
 from runyard.services.room import Room
 from runyard.services.roster import Roster
+from runyard.services.secrets import Secrets
 from runyard.services.webhooks import Keeping, Webhooks
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock, SetDisk
+from tests.payload_kit import MemoryPayloads, inputs_in
 from tests.webhook_kit import RecordingSender
 
 BASE = "http://yard.test:8000"
@@ -106,7 +111,6 @@ class ControlPlane:
         self.room = Room(self.disk, self.clock, reserve_bytes=1 << 20)
         control = MemoryControl()
         self.access = Access(control, self.clock, self.ids)
-        self.registries = {"cred-1"}
         self.lacking: str | None = None
         """Why there is no Engine."""
         self.endpoints = Endpoints(
@@ -115,7 +119,7 @@ class ControlPlane:
             self.clock,
             self.ids,
             LocalSignals(),
-            knows_registry=self.knows_registry,
+            check_registry=self.check_registry,
         )
         self.logs = Logs(self.clock)
         self.outbox, self.sender = MemoryOutbox(job_body), RecordingSender()
@@ -129,11 +133,20 @@ class ControlPlane:
             keeping=keeping,
             chance=lambda: 0.5,
         )
+        self.secret_store, self.vault = MemorySecrets(), MemoryVault()
+        self.workers_alive: list[Worker] = []
+        self.registry_users: list[str] = []
+        """Endpoints that use every registry credential."""
+        self.secrets = Secrets(self.secret_store, self.vault, self.endpoints, lambda: self.workers_alive, self.clock)
+        self.registries = Registries(
+            self.secret_store, self.vault, self.clock, self.ids, used_by=lambda registry_id: self.registry_users
+        )
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
         self.job_store, roster, signals = MemoryJobs(), Roster(), LocalSignals()
-        dispatch = Dispatch(self.job_store, roster, signals, self.clock)
-        jobs = Jobs(self.job_store, dispatch, signals, self.clock, self.ids)
+        inputs = inputs_in(MemoryPayloads(), self.job_store, self.clock)
+        dispatch = Dispatch(self.job_store, roster, inputs, signals, self.clock)
+        jobs = Jobs(self.job_store, dispatch, inputs, signals, self.clock, self.ids)
         self.app: ASGIApp = build_app(
             Services(
                 access=self.access,
@@ -143,6 +156,8 @@ class ControlPlane:
                 dead_letters=DeadLetters(self.job_store, jobs, self.clock),
                 logs=self.logs,
                 webhooks=self.webhooks,
+                secrets=self.secrets,
+                registries=self.registries,
                 blobs=self.blobs,
                 room=self.room,
                 clock=self.clock,
@@ -151,8 +166,8 @@ class ControlPlane:
             )
         )
 
-    async def knows_registry(self, id: str) -> bool:
-        return id in self.registries
+    async def check_registry(self, id: str) -> None:
+        await self.registries.check(id)
 
     async def lacking_engine(self) -> str | None:
         return self.lacking

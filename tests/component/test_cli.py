@@ -55,9 +55,6 @@ class Bridge(httpx2.BaseTransport):
             self.keys.append(request.headers.get("idempotency-key"))
             answer = self.data_plane.pop(0) if len(self.data_plane) > 1 else self.data_plane[0]
             return httpx2.Response(200, json=answer)
-        if request.url.path == "/v2/registries":
-            registries = [{"id": id, "name": f"named {id}"} for id in sorted(self.plane.registries)]
-            return httpx2.Response(200, json={"registries": registries})
         self.uploads += request.method == "PUT"
         return self.loop.run_until_complete(self._pass_on(request, body))
 

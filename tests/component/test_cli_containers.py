@@ -21,7 +21,7 @@ FLAGS = (
     "sh -c",
     "--args",
     "python  '/my handler.py'",
-    *"--disk 20 --memory 1.5g --cpus 1.5 --shm 64m --pids 9 --port 8000/http --port 22/tcp --registry cred-1".split(),
+    *"--disk 20 --memory 1.5g --cpus 1.5 --shm 64m --pids 9 --port 8000/http --port 22/tcp --registry hub".split(),
 )
 
 
@@ -39,6 +39,11 @@ def container(yard: Yard, name: str) -> ContainerSpec:
     return spec
 
 
+def credential(yard: Yard) -> str:
+    """The id of one that is called hub."""
+    return yard.bridge.loop.run_until_complete(yard.plane.registries.create("hub", "user", "password")).id
+
+
 def stands(yard: Yard, name: str, preparation: Preparation) -> None:
     yard.plane.fleet.preparations[yard.endpoint(name).id] = preparation
 
@@ -52,6 +57,7 @@ def test_an_image_becomes_an_endpoint_of_its_last_word(yard: Yard) -> None:
 
 
 def test_every_flag_of_a_container_reaches_it(yard: Yard) -> None:
+    hub = credential(yard)
     yard.ok("deploy", "app:1", *FLAGS, "--env", "T={{ RUNPOD_SECRET_t }}")
 
     limits = Limits(cpus=1.5, memory_bytes=1536 << 20, shm_bytes=64 << 20, pids=9, disk_bytes=20 * GB)
@@ -61,13 +67,13 @@ def test_every_flag_of_a_container_reaches_it(yard: Yard) -> None:
         args=("python", "/my handler.py"),
         args_text="python  '/my handler.py'",
         ports=("8000/http", "22/tcp"),
-        registry="cred-1",
+        registry=hub,
         limits=limits,
     )
-    yard.ok("deploy", "other", "--registry", "named cred-1")
-    assert "cred-1" == container(yard, "other").registry
+    yard.ok("deploy", "other", "--registry", hub)
+    assert hub == container(yard, "other").registry
     refused = yard.run("deploy", "another", "--registry", "nobody's")
-    assert (1, True) == (refused.exit_code, 'registry "nobody\'s" does not exist' in refused.stderr)
+    assert (1, True) == (refused.exit_code, "there is no registry credential" in refused.stderr)
     assert {"T": "{{ RUNPOD_SECRET_t }}"} == dict(yard.endpoint("app").release.run.env)
 
 
@@ -84,6 +90,7 @@ def test_a_folder_with_a_dockerfile_is_built_of_what_docker_would_take(yard: Yar
 
 
 def test_deploying_again_leaves_what_no_flag_names(yard: Yard, built: Path) -> None:
+    credential(yard)
     yard.ok("deploy", "app:1", *FLAGS)
     was = container(yard, "app")
     again = yard.json("deploy", "app:2", "--name", "app", "--entrypoint", "", "--registry", "", "--pids", "7")
@@ -190,6 +197,7 @@ def test_a_deployment_that_fails_is_one_whose_release_does(yard: Yard, monkeypat
 
 
 def test_an_endpoint_shows_how_its_containers_run(yard: Yard, built: Path) -> None:
+    hub = credential(yard)
     yard.ok("deploy", "org/app:1", *FLAGS)
     stands(yard, "app", Preparation(PreparationState.FAILED, "image_not_found", "not there"))
     lines = yard.ok("endpoints", "show", "app").partition("JOBS")[0].splitlines()
@@ -198,7 +206,7 @@ def test_an_endpoint_shows_how_its_containers_run(yard: Yard, built: Path) -> No
     assert "org/app:1" == shown["image"]
     assert ("sh -c", "python  '/my handler.py'") == (shown["entrypoint"], shown["args"])
     assert "cpus 1.5, memory 1536m, shm 64m, pids 9, disk 20g" == shown["limits"]
-    assert ("8000/http, 22/tcp", "cred-1") == (shown["ports"], shown["registry"])
+    assert ("8000/http, 22/tcp", hub) == (shown["ports"], shown["registry"])
     assert "FAILED, image_not_found: not there" == shown["release"]
     yard.ok("deploy", str(built), "--build-arg", "V=1")
     text = yard.ok("endpoints", "show", "hello")

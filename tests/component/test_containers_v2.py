@@ -16,7 +16,6 @@ SETTINGS: dict[str, Any] = {
     "args": "python -u  '/my handler.py'",
     "disk": 20,
     "ports": ["8000/http", "22/tcp"],
-    "registry": "cred-1",
     "env": {"TOKEN": "{{ RUNPOD_SECRET_token }}"},
 }
 LIMITS = {"cpus": 1.5, "memoryMb": 512, "shmMb": 64, "pids": 100}
@@ -33,6 +32,11 @@ async def locked(plane: ControlPlane, id: str) -> None:
     await plane.endpoints.set_lock(endpoint.id, endpoint.release.id, f"org/app@{DIGEST}")
 
 
+async def credential(plane: ControlPlane) -> str:
+    """The id of a credential for a registry."""
+    return (await plane.registries.create("hub", "user", "password")).id
+
+
 async def diffs(plane: ControlPlane, id: str) -> dict[str, tuple[Any, Any]]:
     """What the newest release has changed."""
     newest = (await plane.client.get(f"/v2/serverless/{id}/releases")).json()["releases"][0]
@@ -40,13 +44,13 @@ async def diffs(plane: ControlPlane, id: str) -> dict[str, tuple[Any, Any]]:
 
 
 async def test_an_image_runs_with_all_its_settings_and_they_are_shown_as_sent(plane: ControlPlane) -> None:
-    shown = await plane.create(**SETTINGS, runyard={"entrypoint": ["sh", "-c"], "limits": LIMITS})
+    settings = SETTINGS | {"registry": await credential(plane)}
+    shown = await plane.create(**settings, runyard={"entrypoint": ["sh", "-c"], "limits": LIMITS})
 
-    assert SETTINGS == {name: shown[name] for name in SETTINGS}
+    assert settings == {name: shown[name] for name in settings}
     ours = shown["runyard"]
     assert ("docker", ["sh", "-c"], LIMITS) == (ours["runtime"], ours["entrypoint"], ours["limits"])
     assert set() == {"bundle", "handler", "dockerfile", "buildArgs", "imageDigest"} & ours.keys()
-    assert (["hello"], []) == (plane.endpoints.using_registry("cred-1"), plane.endpoints.using_registry("cred-2"))
     spec = plane.endpoints.get(shown["id"]).release.run.container
     assert spec is not None
     assert ("python", "-u", "/my handler.py") == spec.args
@@ -84,7 +88,11 @@ async def test_a_bundle_with_a_dockerfile_is_built(plane: ControlPlane) -> None:
         ({"image": "app", "runyard": {}, "disk": 0}, 422, "$.disk: expected `int` >= 1"),
         ({"image": "app", "runyard": {}, "disk": 2**53 - 1}, 422, "$.disk: expected `int` <= 8388607"),
         ({"image": "app", "runyard": {}, "ports": ["http"]}, 400, "port 'http'"),
-        ({"image": "app", "runyard": {}, "registry": "cred-2"}, 400, "registry 'cred-2' does not exist"),
+        (
+            {"image": "app", "runyard": {}, "registry": "cred-2"},
+            400,
+            "registry: there is no registry credential 'cred-2'",
+        ),
         (
             {"image": "app", "runyard": {"limits": {"memoryMb": 5}}},
             422,
@@ -129,7 +137,8 @@ async def test_a_process_has_nothing_of_a_container(plane: ControlPlane) -> None
 
 
 async def test_what_changes_of_a_container_is_a_release_with_its_diff(plane: ControlPlane) -> None:
-    id = (await plane.create(**SETTINGS, runyard={}))["id"]
+    registry = await credential(plane)
+    id = (await plane.create(**SETTINGS, registry=registry, runyard={}))["id"]
     await locked(plane, id)
     now = await plane.update(id, args="", disk=30, registry=None, runyard={"limits": {"memoryMb": 256}})
 
@@ -137,7 +146,7 @@ async def test_what_changes_of_a_container_is_a_release_with_its_diff(plane: Con
     assert {
         "args": (SETTINGS["args"], ""),
         "disk": (20, 30),
-        "registry": ("cred-1", None),
+        "registry": (registry, None),
         "runyard.limits.memoryMb": (None, 256),
     } == await diffs(plane, id)
     assert 2 == (await plane.update(id, disk=30, ports=SETTINGS["ports"]))["runyard"]["version"]

@@ -17,6 +17,8 @@ from runyard.adapters.stores import journal
 from runyard.adapters.stores.batches import Batch
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.journal import LONE_TURNS_MIN
+from runyard.adapters.stores.snapshot import HeldSnapshot
+from runyard.adapters.stores.sqlite import open_database
 from runyard.adapters.stores.syncing import LogSync
 from runyard.domain.errors import RunyardError, TooBusy
 from runyard.domain.job import ExecutionPolicy, Job, JobState
@@ -232,6 +234,25 @@ async def test_what_others_write_to_the_file_is_in_nobodys_way(tmp_path: Path) -
     await store.close()
 
 
+def test_a_commit_does_not_wait_with_a_snapshot_in_hand(tmp_path: Path) -> None:
+    ours, others = open_database(tmp_path / "jobs.db"), open_database(tmp_path / "jobs.db")
+    held, tries = HeldSnapshot(ours), 0
+    held.hold()
+    others.execute("begin immediate")
+
+    def work() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:  # The first was refused at once; this one would wait.
+            others.execute("commit")
+        ours.execute("insert into journal (number, format, records) values (1, 1, x'')")
+
+    held.commit(work)
+    assert 2 == tries
+    ours.close()
+    others.close()
+
+
 async def test_the_log_beside_the_file_is_begun_anew_under_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +322,23 @@ async def test_a_job_still_names_its_large_output_when_the_store_is_opened_again
     assert done == await kept(store, done)
     assert Spilled("payload-1", 1 << 30) == (await kept(store, done)).output
     assert jobs[1] == await kept(store, jobs[1])
+    await store.close()
+
+
+async def test_a_job_still_names_its_large_input_when_the_store_is_opened_again(tmp_path: Path) -> None:
+    """Out of the journal, whole or cleaned, and out of the archive."""
+    store = opened(tmp_path, clean_from_bytes=1500, ended_max=1)
+    jobs = await stored(store, *"abc", input=Spilled("payload-1", 1 << 30))
+    taken = await saved(store, jobs[1], jobs[1].take(A, START))
+    gone = await saved(store, jobs[2], jobs[2].cancel(START))
+    await put_away(store, gone)
+    for number in range(30):
+        await ended(store, f"other-{number}")
+    await store.close()
+    store = opened(tmp_path)
+
+    assert [jobs[0], taken, gone] == [await kept(store, job) for job in (jobs[0], taken, gone)]
+    assert {Spilled("payload-1", 1 << 30)} == {(await kept(store, job)).input for job in (jobs[0], taken, gone)}
     await store.close()
 
 

@@ -13,9 +13,11 @@ from runyard.api.dead_letters import DeadLetterRoutes
 from runyard.api.keys import Keys
 from runyard.api.logs import LogStreams
 from runyard.api.metrics import Metrics
+from runyard.api.registries import RegistryRoutes
 from runyard.api.replies import client_left, http_error, runyard_error, unexpected_error
 from runyard.api.rest_v2 import Serverless
 from runyard.api.runtimes import Runtimes
+from runyard.api.secrets import SecretRoutes
 from runyard.api.services import Services
 from runyard.api.webhooks import WebhookDeliveries
 from runyard.domain.errors import RunyardError
@@ -34,6 +36,8 @@ def build_app(services: Services) -> Starlette:
             *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
             *Runtimes(services).routes(),
+            *SecretRoutes(services.secrets).routes(),
+            *RegistryRoutes(services.registries).routes(),
             *Metrics(services).routes(),
         ],
         middleware=[Middleware(Authentication, access=services.access)],

@@ -11,8 +11,9 @@ from runyard.client.calls import CALL_TIMEOUT_S, Call
 from runyard.client.errors import ApiError, client_errors
 from runyard.client.sync import Connection
 from runyard.wire import control as wire
+from runyard.wire import secrets as secret
 from runyard.wire import webhooks as hooks
-from runyard.wire.containers import RegistryNames, RuntimeList, RuntimeState
+from runyard.wire.containers import RuntimeList, RuntimeState
 from runyard.wire.jobs import HealthBody, JobListBody
 
 NOT_FOUND = 404
@@ -22,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Control:
-    """Endpoints, bundles, logs and keys over one connection. Every method raises `ClientError`."""
+    """Endpoints, bundles, logs, keys and secrets over one connection. Every method raises `ClientError`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -130,8 +131,7 @@ class Control:
 
     def registry_id(self, id_or_name: str) -> str:
         """Of the registry credential of that id or name. What is neither comes back, for the platform to refuse."""
-        known = self._get("/v2/registries", RegistryNames).registries
-        return next((registry.id for registry in known if registry.name == id_or_name), id_or_name)
+        return next((known.id for known in self.registries().registries if known.name == id_or_name), id_or_name)
 
     def keys(self) -> list[wire.Key]:
         return self._get("/v2/keys", wire.KeyList).keys
@@ -141,6 +141,31 @@ class Control:
 
     def revoke_key(self, key_id: str) -> None:
         self.connection.send(Call(method="DELETE", path=f"/v2/keys/{quote(key_id, safe='')}"))
+
+    def secrets(self) -> secret.SecretList:
+        return self._get("/v2/secrets", secret.SecretList)
+
+    def set_secret(self, name: str, value: str) -> secret.Secret:
+        path = f"/v2/secrets/{quote(name, safe='')}"
+        return self._ask(Call(method="PUT", path=path, body={"value": value}), secret.Secret)
+
+    def delete_secret(self, name: str) -> None:
+        self.connection.send(Call(method="DELETE", path=f"/v2/secrets/{quote(name, safe='')}"))
+
+    def rotate_secrets(self) -> secret.Rotated:
+        return self._ask(Call(method="POST", path="/v2/secrets/rotate"), secret.Rotated)
+
+    def registries(self) -> secret.RegistryList:
+        return self._get("/v2/registries", secret.RegistryList)
+
+    def create_registry(self, name: str, username: str, password: str, server: str | None) -> secret.Registry:
+        body: dict[str, Any] = {"name": name, "username": username, "password": password}
+        if server is not None:
+            body["runyard"] = {"server": server}
+        return self._ask(Call(method="POST", path="/v2/registries", body=body), secret.Registry)
+
+    def delete_registry(self, registry_id: str) -> None:
+        self.connection.send(Call(method="DELETE", path=f"/v2/registries/{quote(registry_id, safe='')}"))
 
     def _get(self, path: str, shape: type[_T]) -> _T:
         return self._ask(Call(method="GET", path=path), shape)

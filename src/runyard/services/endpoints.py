@@ -49,9 +49,9 @@ class ReleaseView:
     diff: tuple[FieldDiff, ...]
 
 
-async def no_registry(_: str) -> bool:
+async def no_registry(registry_id: str) -> None:
     """Of a platform without registry credentials."""
-    return False
+    raise BadRequest(f"registry: there is no credential {registry_id[:80]!r}")
 
 
 class Endpoints:
@@ -66,16 +66,16 @@ class Endpoints:
         signals: Signals,
         *,
         terms: JobTerms = DEFAULT_TERMS,
-        knows_registry: Callable[[str], Awaitable[bool]] = no_registry,
+        check_registry: Callable[[str], Awaitable[None]] = no_registry,
     ) -> None:
-        """`terms` are the platform's. `knows_registry`: whether there is a registry credential of this id."""
+        """`terms` are the platform's. `check_registry` raises `BadRequest` unless there is a credential of this id."""
         self._control = control
         self._blobs = blobs
         self._clock = clock
         self._ids = ids
         self._signals = signals
         self._platform_terms = terms
-        self._knows_registry = knows_registry
+        self._check_registry = check_registry
         self._by_id: dict[EndpointId, Endpoint] = {}
         self._terms: dict[EndpointId, JobTerms] = {}
         """What holds for each: computed once, since each job asks."""
@@ -102,13 +102,14 @@ class Endpoints:
         """What holds for its jobs now; for those of an endpoint that is gone, the platform's."""
         return self._terms.get(endpoint_id, self._platform_terms)
 
+    def pulling_with(self, registry_id: str) -> list[str]:
+        """The names of endpoints whose images are pulled with this credential."""
+        runs = {endpoint.name: endpoint.release.run.container for endpoint in self.list()}
+        return [name for name, container in runs.items() if container is not None and container.registry == registry_id]
+
     def list(self) -> list[Endpoint]:
         """Oldest first."""
         return sorted(self._by_id.values(), key=lambda endpoint: (endpoint.created_at, endpoint.id))
-
-    def using_registry(self, registry_id: str) -> list[str]:
-        """The names of the endpoints whose images are pulled with this credential."""
-        return [endpoint.name for endpoint in self.list() if _registry(endpoint.release.run) == registry_id]
 
     async def create(
         self,
@@ -204,8 +205,8 @@ class Endpoints:
         if run.bundle and not await self._blobs.exists(run.bundle):
             raise BadRequest(f"bundle {run.bundle} is not here: upload it with PUT /v2/bundles/{run.bundle} first")
         registry = _registry(run)
-        if registry is not None and registry != _registry(old) and not await self._knows_registry(registry):
-            raise BadRequest(f"registry {registry[:80]!r} does not exist: GET /v2/registries lists those that do")
+        if registry is not None and registry != _registry(old):
+            await self._check_registry(registry)
 
     def _check_name_is_free(self, name: str, own_id: EndpointId | None) -> None:
         """The original allows a name twice; here it addresses the endpoint, so it may also not look like an id."""

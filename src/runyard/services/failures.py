@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from runyard.domain.endpoint import ReleaseId
-from runyard.domain.errors import BuildFailed, RunyardError, StartFailed
+from runyard.domain.errors import BuildFailed, RunyardError, SecretMissing, SecretUnreadable, StartFailed
 from runyard.domain.fleet import Failures
 from runyard.ports.system import Clock
 from runyard.services.roster import LiveWorker
 
 EVIDENCE_LINES = 5
+_FOR_SECRETS = frozenset({SecretMissing.code, SecretUnreadable.code})
 
 
 class StartFailures:
@@ -38,11 +39,11 @@ class StartFailures:
 
     def keep_only(self, releases: Collection[ReleaseId]) -> None:
         """Drop the rows of all releases but these."""
-        self._rows = {release_id: row for release_id, row in self._rows.items() if release_id in releases}
+        self._rows = {id: row for id, row in self._rows.items() if id in releases}
 
-    def drop(self, codes: Collection[str]) -> None:
-        """Forget the rows whose last failure has one of these codes: its cause is gone."""
-        self._rows = {release_id: row for release_id, row in self._rows.items() if row.code not in codes}
+    def secrets_changed(self) -> None:
+        """Forget the rows that have ended with a secret that was missing or could not be read."""
+        self._rows = {id: row for id, row in self._rows.items() if row.code not in _FOR_SECRETS}
 
 
 def told_by(error: RunyardError) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,7 @@ from runyard.services.failures import EVIDENCE_LINES, StartFailures, told_by
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
 from runyard.services.preparing import Preparations
+from runyard.services.redaction import Redaction
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
 
@@ -78,6 +79,7 @@ class Lifecycle:
         clock: Clock,
         ids: Ids,
         logs: Logs,
+        redaction: Redaction,
         options: WorkerOptions,
     ) -> None:
         self._endpoints = endpoints
@@ -88,16 +90,18 @@ class Lifecycle:
         self._clock = clock
         self._ids = ids
         self._logs = logs
+        self._redaction = redaction
         self._options = options
         self._runtime: WorkerRuntime | None = None
         self._secrets: dict[WorkerId, str] = {}
         self._stopping: set[WorkerId] = set()
         self._failures = StartFailures(clock)
-        self.preparations = Preparations(endpoints.set_lock, self._changed)
+        self.preparations = Preparations(endpoints.set_lock, self._changed, redact=redaction.redact)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         dispatch.replace_worker = self.replace
         dispatch.last_words = logs.last_words
+        logs.redact = redaction.redact
 
     def open(self, runtime: WorkerRuntime) -> None:
         """Use this runtime."""
@@ -114,8 +118,9 @@ class Lifecycle:
                 with suppress(TooBusy):  # The record is a little old, then; the platform must end nevertheless.
                     await self._records.keep(live)
 
-    def adopted(self, live: LiveWorker) -> None:
+    async def adopted(self, live: LiveWorker) -> None:
         """A platform process before this one has started it, and it still runs."""
+        await self._redaction.adopt(live.worker)
         self._logs.worker_goes_on(live.id)
         held = f", with {len(live.held)} jobs" if live.held else ""
         self._say(live, f"goes on under a new platform process{held}")
@@ -175,18 +180,20 @@ class Lifecycle:
     async def _launch(self, live: LiveWorker) -> None:
         worker = live.worker
         try:
+            await self._redaction.begin(worker.id, worker.release)
             run = await self._prepare(worker.endpoint_id, worker.release, lambda line: self._say(live, line))
             if not live.worker.takes_jobs:
                 await self._ended(live, None)
                 return
+            env = await self._redaction.environment(worker)
             live.worker = live.worker.spawned(self._clock.now())
             self._changed(worker.endpoint_id)
             await self._records.keep(live)
-            await self._runtime_now.start(self._launch_of(live, run))
+            await self._runtime_now.start(self._launch_of(live, run, env))
         except RunyardError as error:
             self._say(live, f"did not start: {error.message}")
             self._count_failure(worker.endpoint_id, worker.release, *told_by(error))
-            live.worker = live.worker.drain(error.message)
+            live.worker = live.worker.drain(self._redaction.redact(worker.endpoint_id, error.message))
             await self._ended(live, None)
         if live.worker.alive and not live.worker.takes_jobs and not live.held:
             # Drained while the runtime was starting it, when there was nothing to stop yet.
@@ -203,15 +210,17 @@ class Lifecycle:
             self._logs.append(builder, endpoint.id, line, source=LogSource.SYSTEM)
 
         try:
+            await self._redaction.begin(builder, endpoint.release)
             await self._prepare(endpoint.id, endpoint.release, say)
         except RunyardError as error:
             say(f"failed: {error.message}")
             self.preparations.failed(endpoint.id, endpoint.release, error)
             self._count_failure(endpoint.id, endpoint.release, *told_by(error))
         finally:
+            self._redaction.end(builder, endpoint.release)
             self._logs.worker_stopped(builder)
 
-    def _launch_of(self, live: LiveWorker, run: RunSpec) -> Launch:
+    def _launch_of(self, live: LiveWorker, run: RunSpec, user_env: Mapping[str, str]) -> Launch:
         worker = live.worker
         env = worker_env(
             base_url=self._runtime_now.plane_url(worker.endpoint_id, run) or self._options.worker_url,
@@ -219,7 +228,7 @@ class Lifecycle:
             worker_id=worker.id,
             secret=self._secrets[worker.id],
             ping_interval_ms=self._options.ping_interval_ms,
-            user_env=dict(run.env),
+            user_env=user_env,
         )
         return Launch(worker_id=worker.id, endpoint_id=worker.endpoint_id, run=run, env=env)
 
@@ -275,10 +284,12 @@ class Lifecycle:
         """From the runtime: a line of the worker's output."""
         live = self._roster.get(worker_id)
         if live is not None:
-            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=live.job_of_output(self._clock.now()))
+            line, job_id = self._redaction.said(worker_id, line), live.job_of_output(self._clock.now())
+            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=job_id)
 
     def ailing(self, live: LiveWorker, reason: str) -> None:
         """Its own fitness check failed; the process ends itself right after saying so (F125)."""
+        reason = self._redaction.redact(live.worker.endpoint_id, self._redaction.said(live.id, reason))
         live.worker = live.worker.ailing(reason)
         self._say(live, f"unhealthy: {reason}")
 
@@ -304,6 +315,7 @@ class Lifecycle:
             reason = f"worker {worker.id} was stopped: {worker.stop_reason}"
         await self._dispatch.worker_gone(live, reason, cause, exit)
         await insist(lambda: self._records.forget(worker.id), self._clock)
+        await insist(lambda: self._redaction.ended(worker), self._clock)
         if self._release_of(worker.endpoint_id) is None:
             self._roster.forget_endpoint(worker.endpoint_id)
         self._changed(worker.endpoint_id)
@@ -319,6 +331,7 @@ class Lifecycle:
     ) -> None:
         if self._release_of(endpoint_id) != release.id:
             return
+        message = self._redaction.redact(endpoint_id, message)
         self._failures.count(release.id, code, message, fresh=fresh)
         log.warning("%s: %s", endpoint_id, message)
         self._changed(endpoint_id)
@@ -335,6 +348,11 @@ class Lifecycle:
         """Drop what is known of all releases but these."""
         self._failures.keep_only(releases)
         self.preparations.keep_only(releases)
+
+    def secrets_changed(self) -> None:
+        """What did not start for a secret is started again at once."""
+        self._failures.secrets_changed()
+        self._signals.fire(topics.ENDPOINTS)
 
     def _release_of(self, endpoint_id: EndpointId) -> ReleaseId | None:
         """The release the endpoint runs; None when there is no such endpoint (any more)."""

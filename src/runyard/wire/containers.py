@@ -57,14 +57,3 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
 
 class RuntimeList(msgspec.Struct):
     runtimes: list[RuntimeState]
-
-
-class RegistryName(msgspec.Struct):
-    """As much of a registry credential as it takes to find it."""
-
-    id: str
-    name: str
-
-
-class RegistryNames(msgspec.Struct):
-    registries: list[RegistryName]

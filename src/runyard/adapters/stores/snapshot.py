@@ -2,7 +2,8 @@
 
 A commit that begins without a snapshot takes two locks and gives them back, which are four system calls of its six. A
 connection that has a statement open keeps its snapshot, and its own commits move that on. What others commit does not:
-then the next commit is refused, and has to begin without.
+then the next commit is refused, and has to begin without. So is one that finds another under way: with a snapshot in hand
+SQLite does not wait.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ class HeldSnapshot:
         self._statement: sqlite3.Cursor | None = None
 
     def commit(self, work: Callable[[], None]) -> None:
-        """Do `work`, all of which is one transaction; again, if others have committed since the snapshot was taken."""
+        """Do `work`, all of which is one transaction; again without a snapshot, if others are in its way."""
         try:
             work()
         except sqlite3.OperationalError as error:
-            if self._statement is None or error.sqlite_errorcode != sqlite3.SQLITE_BUSY_SNAPSHOT:
+            if self._statement is None or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             self.let_go()
             work()
