@@ -161,6 +161,7 @@ async def test_sending_the_same_image_again_is_a_deployment(plane: ControlPlane)
     releases = (await plane.client.get(f"/v2/serverless/{id}/releases")).json()["releases"]
     assert [None, {"imageDigest": DIGEST}] == [release.get("runyard") for release in releases]
     assert {} == await diffs(plane, id)
+    assert 3 == (await plane.update(id, image="org/app:latest"))["runyard"]["version"]
 
 
 async def test_an_endpoint_turns_from_one_way_to_run_to_another(plane: ControlPlane) -> None:

@@ -48,7 +48,7 @@ class Dockerignore:
         paths = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
         out = False
         for pattern in self._patterns:
-            if pattern.brings_back == out and any(map(pattern.matching.fullmatch, paths)):
+            if any(map(pattern.matching.fullmatch, paths)):
                 out = not pattern.brings_back
         return out
 

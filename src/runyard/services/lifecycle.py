@@ -214,7 +214,6 @@ class Lifecycle:
             await self._prepare(endpoint.id, endpoint.release, say)
         except RunyardError as error:
             say(f"failed: {error.message}")
-            self.preparations.failed(endpoint.id, endpoint.release, error)
             self._count_failure(endpoint.id, endpoint.release, *told_by(error))
         finally:
             self._redaction.end(builder, endpoint.release)

@@ -48,16 +48,12 @@ class Preparations:
         try:
             run = await runtime.prepare(endpoint_id, release.run, heard)
         except RunyardError as error:
-            self.failed(endpoint_id, release, error)
+            self._now(endpoint_id, release, Preparation(PreparationState.FAILED, *told_by(error)))
             raise
         if run.lock is not None and run.lock != release.run.lock:
             await self._set_lock(endpoint_id, release.id, run.lock)
         self._now(endpoint_id, release, _READY)
         return run
-
-    def failed(self, endpoint_id: EndpointId, release: Release, error: RunyardError) -> None:
-        """It cannot be prepared now; this may be said again."""
-        self._now(endpoint_id, release, Preparation(PreparationState.FAILED, *told_by(error)))
 
     def of(self, endpoint: Endpoint) -> Preparation | None:
         """How it stands with the endpoint's release; None: nothing was tried yet."""

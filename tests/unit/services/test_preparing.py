@@ -22,9 +22,11 @@ class Told(FakeRuntime):
     def __init__(self, failing: BuildFailed | StartFailed | None = None) -> None:
         super().__init__(None)  # pyright: ignore[reportArgumentType] # nobody starts a worker here
         self.failing = failing
+        self.silent = False
 
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
-        say("token s3cret")
+        if not self.silent:
+            say("token s3cret")
         if self.failing is not None:
             raise self.failing
         return replace(run, lock="exactly")
@@ -88,6 +90,18 @@ async def test_a_failure_has_its_code_and_the_last_words(
 
     await kept.prepare(Told())
     assert [PREPARING, WORD, READY] == kept.seen[3:]
+
+
+async def test_a_release_that_is_ready_stays_so_while_there_is_nothing_to_do() -> None:
+    kept, runtime = Kept(), Told()
+    await kept.prepare(runtime)
+    runtime.silent = True
+    await kept.prepare(runtime)
+    assert [PREPARING, WORD, READY] == kept.seen
+
+    runtime.silent = False
+    await kept.prepare(runtime)
+    assert [WORD, READY] == kept.seen[3:]
 
 
 async def test_releases_that_are_gone_are_forgotten() -> None:
