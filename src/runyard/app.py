@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.disk import DataDisk
+from runyard.adapters.docker.presence import lacking_engine
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
@@ -158,6 +159,7 @@ def _adapters(
             public_only=settings.webhook_targets == "public-only",
         ),
         disk=DataDisk(root, root / "control.db"),
+        lacking_engine=lacking_engine,
     )
 
 

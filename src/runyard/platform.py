@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +13,7 @@ from datetime import timedelta
 from starlette.applications import Starlette
 
 from runyard.api.app import Services, build_app
+from runyard.api.services import no_engine
 from runyard.config import Settings
 from runyard.domain.attempt import AttemptLimits
 from runyard.domain.job import EndpointId
@@ -74,6 +75,8 @@ class Adapters:
     runtime: Callable[[RuntimeObserver], WorkerRuntime]
     webhooks: WebhookSender
     disk: Disk
+    lacking_engine: Callable[[], Awaitable[str | None]] = no_engine
+    """Why no container can run now; None: containers can."""
 
 
 class Platform:
@@ -92,7 +95,7 @@ class Platform:
         self.roster = Roster()
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
-        self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals, terms=settings.job_terms)
+        self.endpoints = self._endpoints(a, settings)
         self.secrets = Secrets(a.secrets, a.vault, self.endpoints, self.roster.workers, a.clock)
         self.registries = Registries(a.secrets, a.vault, a.clock, a.ids, used_by=self.endpoints.pulling_with)
         self.webhooks = _webhooks(a, settings)
@@ -133,6 +136,20 @@ class Platform:
         )
         self.app = self._control_plane(adapters, settings)
 
+    def _endpoints(self, a: Adapters, settings: Settings) -> Endpoints:
+        return Endpoints(
+            a.control,
+            a.blobs,
+            a.clock,
+            a.ids,
+            a.signals,
+            terms=settings.job_terms,
+            check_registry=self._check_registry,
+        )
+
+    async def _check_registry(self, registry_id: str) -> None:
+        await self.registries.check(registry_id)
+
     def _attempt_limits(self, endpoint_id: EndpointId) -> AttemptLimits:
         attempts_max = self.endpoints.terms(endpoint_id).attempts_max
         return AttemptLimits(attempts_max=attempts_max, quarantine_after=self._quarantine_after)
@@ -166,6 +183,7 @@ class Platform:
                 room=self.room,
                 clock=a.clock,
                 settings=settings,
+                lacking_engine=a.lacking_engine,
                 answers=lambda: self.job_routes.paths.answers() | self.worker_routes.paths.answers(),
             )
         )

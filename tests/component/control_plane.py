@@ -19,7 +19,7 @@ from runyard.adapters.stores.secrets import MemorySecrets
 from runyard.adapters.vault import MemoryVault
 from runyard.api.app import Services, build_app
 from runyard.domain.endpoint import Endpoint
-from runyard.domain.fleet import QueueReason
+from runyard.domain.fleet import Preparation, QueueReason
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.webhook import SCHEDULES
 from runyard.domain.worker import Exit, Worker, WorkerPhase, WorkerState
@@ -60,6 +60,7 @@ class SetFleet:
     live: dict[EndpointId, list[Report]] = field(default_factory=dict)
     stopped: dict[EndpointId, list[Report]] = field(default_factory=dict)
     reasons: dict[EndpointId, QueueReason] = field(default_factory=dict)
+    preparations: dict[EndpointId, Preparation] = field(default_factory=dict)
     removed: list[EndpointId] = field(default_factory=list)
 
     def workers(self, endpoint_id: EndpointId) -> Sequence[Report]:
@@ -73,6 +74,9 @@ class SetFleet:
 
     def queue_reason(self, endpoint_id: EndpointId) -> QueueReason | None:
         return self.reasons.get(endpoint_id)
+
+    def preparation(self, endpoint_id: EndpointId) -> Preparation | None:
+        return self.preparations.get(endpoint_id)
 
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
         self.removed.append(endpoint_id)
@@ -107,7 +111,16 @@ class ControlPlane:
         self.room = Room(self.disk, self.clock, reserve_bytes=1 << 20)
         control = MemoryControl()
         self.access = Access(control, self.clock, self.ids)
-        self.endpoints = Endpoints(control, self.blobs, self.clock, self.ids, LocalSignals())
+        self.lacking: str | None = None
+        """Why there is no Engine."""
+        self.endpoints = Endpoints(
+            control,
+            self.blobs,
+            self.clock,
+            self.ids,
+            LocalSignals(),
+            check_registry=self.check_registry,
+        )
         self.logs = Logs(self.clock)
         self.outbox, self.sender = MemoryOutbox(job_body), RecordingSender()
         keeping = Keeping(keep=timedelta(days=7), finished_max=100, waiting_max=100, bytes_max=1 << 20)
@@ -149,8 +162,15 @@ class ControlPlane:
                 room=self.room,
                 clock=self.clock,
                 settings=Limits(),
+                lacking_engine=self.lacking_engine,
             )
         )
+
+    async def check_registry(self, id: str) -> None:
+        await self.registries.check(id)
+
+    async def lacking_engine(self) -> str | None:
+        return self.lacking
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["ControlPlane"]:

@@ -246,18 +246,12 @@ def test_a_flag_that_cannot_be_is_a_usage_error(yard: Yard, folder: Path, flags:
 
 
 def test_what_is_no_source_is_a_usage_error(yard: Yard, folder: Path) -> None:
-    (folder / "Dockerfile").write_text("FROM scratch")
-    cases = {
-        "docker.io/runpod/base": "no file or folder",
-        str(folder / "noise.log"): "not a Python file",
-        str(folder): "--runtime process",
-    }
+    cases = {"./nowhere": "no file or folder ./nowhere", str(folder / "noise.log"): "not a Python file"}
     for target, says in cases.items():
         result = yard.run("deploy", target)
 
         assert result.exit_code == 2
         assert says in result.stderr
-    assert yard.run("deploy", str(folder), "--runtime", "process").exit_code == 0
 
 
 def test_a_refusal_of_the_platform_is_one_line(yard: Yard, folder: Path) -> None:

@@ -111,15 +111,23 @@ class EngineClient:
 
     # --- Images -------------------------------------------------------------------------------------------------------
 
-    def build(self, tag: str, files: Mapping[str, str | bytes | Path]) -> str:
-        """Build a folder of these files, a Dockerfile among them; returns what was printed."""
+    def build(self, tag: str, files: Mapping[str, str | bytes | Path], **arguments: str) -> str:
+        """Build a folder of these files and folders, a Dockerfile among them, with these build arguments; returns what was
+        printed.
+        """
         with io.BytesIO() as context:
             with tarfile.open(fileobj=context, mode="w") as tar:
                 for name, content in files.items():
                     _add(tar, name, content)
             reply = self.http.post(
                 "/build",
-                params={"t": tag, "rm": "1", "forcerm": "1", "labels": json.dumps(LABEL)},
+                params={
+                    "t": tag,
+                    "rm": "1",
+                    "forcerm": "1",
+                    "labels": json.dumps(LABEL),
+                    "buildargs": json.dumps(arguments),
+                },
                 content=context.getvalue(),
                 headers={"content-type": "application/x-tar"},
             )

@@ -16,6 +16,7 @@ from runyard.api.metrics import Metrics
 from runyard.api.registries import RegistryRoutes
 from runyard.api.replies import client_left, http_error, runyard_error, unexpected_error
 from runyard.api.rest_v2 import Serverless
+from runyard.api.runtimes import Runtimes
 from runyard.api.secrets import SecretRoutes
 from runyard.api.services import Services
 from runyard.api.webhooks import WebhookDeliveries
@@ -34,6 +35,7 @@ def build_app(services: Services) -> Starlette:
             *Bundles(services.blobs, services.room, services.settings.bundle_bytes_max).routes(),
             *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
+            *Runtimes(services).routes(),
             *SecretRoutes(services.secrets).routes(),
             *RegistryRoutes(services.registries).routes(),
             *Metrics(services).routes(),

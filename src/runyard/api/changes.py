@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 from msgspec import UNSET, UnsetType
 
 from runyard.api.terms import terms_asked
+from runyard.domain.container import GB, check_image, split_words
 from runyard.domain.endpoint import EndpointKind, RunSpec
 from runyard.domain.errors import BadRequest, Unprocessable
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
 from runyard.domain.terms import OwnTerms
 from runyard.services.endpoints import EndpointChange, check_idle_timeout
+from runyard.services.runs import MB, RunChange, changed_run
 from runyard.wire import control as wire
 
 # The defaults of this surface; the console's and REST v1's are others (contract C.1, K5, K6).
@@ -25,24 +27,18 @@ TIMEOUT_DEFAULT_MS = 300_000
 IDLE_TIMEOUT_DEFAULT_S = 10
 WORKERS_MIN_DEFAULT = 0
 WORKERS_MAX_DEFAULT = 3
-HANDLER_DEFAULT = "handler.py"
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
 _AS_IT_IS: dict[str, Any] = {
-    "args": "",
-    "ports": [],
-    "registry": None,
     "dataCenterIds": [],
     "networkVolumes": [],
     "flashboot": "OFF",
     "templateId": "",
 }
 _NOT_YET = {
-    "image": "endpoints that run an image come with a later release: deploy a source bundle instead (`runyard deploy`)",
     "gpu": "GPUs are not assigned yet, workers see every GPU of the machine: leave it out",
     "cpu": "CPU flavors are not assigned, workers share all CPUs of the machine: leave it out",
-    "disk": "the size of a worker's disk cannot be set yet: leave it out",
 }
 
 
@@ -62,16 +58,13 @@ def creation(body: wire.CreateEndpointRequest) -> Creation:
     """Raises `Unprocessable` where the documented schema is broken, `BadRequest` for the rest (contract G.2)."""
     _check_kind(body)
     ours = _or(body.runyard, wire.RunyardRequest())
-    bundle = _or(ours.bundle, None)
-    if bundle is None and body.image is UNSET and body.templateId is UNSET:
+    if ours.bundle is UNSET and body.image is UNSET and body.templateId is UNSET:
         problem = "$: missing property 'image' (or, on Runyard, 'runyard.bundle')"
         raise Unprocessable(f"the body does not say what to run: {problem}", (problem,))
     _check_supported(body)
-    if bundle is None:
-        raise BadRequest("runyard.bundle is missing: name the SHA-256 of an uploaded source bundle")
     return Creation(
         name=body.name,
-        run=RunSpec(bundle=bundle, handler=_or(ours.handler, HANDLER_DEFAULT), env=_env(body) or ()),
+        run=changed_run(None, RunChange(**_run_asked(body))),
         kind=EndpointKind(body.type),
         scaling=_scaling_policy(body),
         execution_timeout=timedelta(milliseconds=_or(body.timeout, TIMEOUT_DEFAULT_MS)),
@@ -92,9 +85,7 @@ def change(body: wire.UpdateEndpointRequest) -> EndpointChange:
         scaler=None if body.scaling is UNSET else _scaler(body.scaling),
         execution_timeout=None if body.timeout is UNSET else timedelta(milliseconds=body.timeout),
         terms=terms_asked(ours.jobs),
-        bundle=_or(ours.bundle, None),
-        handler=_or(ours.handler, None),
-        env=_env(body),
+        **_run_asked(body),
     )
 
 
@@ -137,8 +128,59 @@ def _scaler(body: wire.Scaling) -> QueueDelay | RequestCount:
             return RequestCount(per_worker)
 
 
-def _env(body: wire.EndpointRequest) -> tuple[tuple[str, str], ...] | None:
-    return None if body.env is UNSET else tuple(sorted(body.env.items()))
+def _run_asked(body: wire.EndpointRequest) -> dict[str, Any]:
+    """The fields of `RunChange`. Raises `BadRequest`."""
+    ours = _or(body.runyard, wire.RunyardRequest())
+    return {
+        "image": _image(body),
+        "bundle": _or(ours.bundle, None),
+        "dockerfile": _or(ours.dockerfile, None),
+        "handler": _or(ours.handler, None),
+        "env": None if body.env is UNSET else _pairs(body.env),
+        "container": _container_asked(body, ours),
+        "limits": _limits_asked(body, _or(ours.limits, wire.LimitsRequest())),
+    }
+
+
+def _image(body: wire.EndpointRequest) -> str | None:
+    if body.image is UNSET:
+        return None
+    check_image(body.image)
+    return body.image
+
+
+def _container_asked(body: wire.EndpointRequest, ours: wire.RunyardRequest) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    if body.args is not UNSET:
+        asked |= {"args": split_words("args", body.args), "args_text": body.args}
+    if body.ports is not UNSET:
+        asked["ports"] = tuple(body.ports)
+    if body.registry is not UNSET:
+        asked["registry"] = body.registry
+    if ours.entrypoint is not UNSET:
+        asked["entrypoint"] = tuple(ours.entrypoint)
+    if ours.buildArgs is not UNSET:
+        asked["build_args"] = _pairs(ours.buildArgs)
+    return asked
+
+
+def _limits_asked(body: wire.EndpointRequest, ours: wire.LimitsRequest) -> dict[str, Any]:
+    asked = {
+        "disk_bytes": _in_bytes(body.disk, GB),
+        "cpus": ours.cpus,
+        "memory_bytes": _in_bytes(ours.memoryMb, MB),
+        "shm_bytes": _in_bytes(ours.shmMb, MB),
+        "pids": ours.pids,
+    }
+    return {name: value for name, value in asked.items() if value is not UNSET}
+
+
+def _in_bytes(number: int | UnsetType | None, unit: int) -> int | UnsetType | None:
+    return number * unit if isinstance(number, int) else number
+
+
+def _pairs(table: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(table.items()))
 
 
 def _or(value: _T | UnsetType, default: _D) -> _T | _D:

@@ -83,5 +83,6 @@ class Serverless:
         return self._endpoints.get(request.path_params["id"])
 
     def _view(self, endpoint: domain.Endpoint, base: str) -> wire.Endpoint:
-        terms = self._endpoints.terms(endpoint.id)
-        return endpoint_view(endpoint, base, terms, self._services.fleet.queue_reason(endpoint.id))
+        fleet, terms = self._services.fleet, self._endpoints.terms(endpoint.id)
+        reason, preparation = fleet.queue_reason(endpoint.id), fleet.preparation(endpoint.id)
+        return endpoint_view(endpoint, base, terms, reason, preparation)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runyard.domain.fleet import QueueReason
+from runyard.domain.fleet import Preparation, QueueReason
 from runyard.domain.job import EndpointId
 from runyard.domain.worker import Worker, WorkerState
 from runyard.ports.stores import Blobs, JobCounts
@@ -50,6 +50,10 @@ class Fleet(Protocol):
         """Why a job of this endpoint that waits now waits."""
         ...
 
+    def preparation(self, endpoint_id: EndpointId) -> Preparation | None:
+        """How far the release is that the endpoint has now; None: nothing was tried yet."""
+        ...
+
     async def remove_endpoint(self, endpoint_id: EndpointId) -> None:
         """Stop all workers of a deleted endpoint."""
         ...
@@ -88,6 +92,10 @@ class ApiSettings(Protocol):
     def bundle_bytes_max(self) -> int: ...
 
 
+async def no_engine() -> str | None:
+    return "this platform was started without containers"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """One platform, as the routes see it."""
@@ -105,5 +113,7 @@ class Services:
     room: Room
     clock: Clock
     settings: ApiSettings
+    lacking_engine: Callable[[], Awaitable[str | None]] = no_engine
+    """Why no container can run now; None: containers can."""
     answers: Callable[[], Mapping[tuple[str, int], int]] = dict[tuple[str, int], int]
     """How often each hot operation was answered with each status."""

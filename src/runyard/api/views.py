@@ -10,23 +10,25 @@ from collections.abc import Iterable, Sequence
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
+from runyard.api.runs import image_digest, run_view
 from runyard.api.services import WorkerReport
 from runyard.api.terms import terms_view, whole
 from runyard.domain import endpoint as domain
 from runyard.domain import fleet
 from runyard.domain.account import ApiKey
 from runyard.domain.attempt import Attempt
+from runyard.domain.container import GB, ContainerSpec
 from runyard.domain.job import Job, JobState
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
 from runyard.domain.terms import JobTerms
 from runyard.domain.worker import WorkerState
 from runyard.services.endpoints import ReleaseView
+from runyard.services.runs import WIRE_NAMES
 from runyard.wire import control as wire
 from runyard.wire.jobs import AttemptBody
 from runyard.wire.times import rfc3339
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
-_DIFF_FIELDS = {"bundle": "runyard.bundle", "handler": "runyard.handler", "env": "env"}
 
 
 def base_url(request: Request) -> str:
@@ -39,14 +41,24 @@ def base_url(request: Request) -> str:
 
 
 def endpoint_view(
-    endpoint: domain.Endpoint, base: str, terms: JobTerms, reason: fleet.QueueReason | None
+    endpoint: domain.Endpoint,
+    base: str,
+    terms: JobTerms,
+    reason: fleet.QueueReason | None,
+    preparation: fleet.Preparation | None,
 ) -> wire.Endpoint:
     run = endpoint.release.run
+    spec = run.container or ContainerSpec()
     return wire.Endpoint(
         id=endpoint.id,
         name=endpoint.name,
         type=endpoint.kind.value,
         requestUrls=_request_urls(f"{base}/v2/{endpoint.id}"),
+        image=spec.image or UNSET,
+        disk=UNSET if spec.limits.disk_bytes is None else spec.limits.disk_bytes // GB,
+        args=spec.args_line,
+        ports=list(spec.ports),
+        registry=spec.registry,
         env=dict(run.env),
         workers=_workers_view(endpoint.scaling),
         scaling=_scaling_view(endpoint.scaling.scaler),
@@ -55,10 +67,10 @@ def endpoint_view(
         runyard=wire.EndpointRunyard(
             version=endpoint.release.version,
             generation=endpoint.generation,
-            bundle=run.bundle,
-            handler=run.handler,
             jobs=terms_view(terms, endpoint.terms),
+            preparation=UNSET if preparation is None else _preparation_view(preparation),
             queueReason=UNSET if reason is None else wire.QueueReason(reason.code, reason.message),
+            **run_view(run),
         ),
     )
 
@@ -78,11 +90,15 @@ def worker_list_view(
 def worker_view(report: WorkerReport, endpoint: domain.Endpoint, now: float) -> wire.Worker:
     worker = report.worker
     until = now if worker.stopped_at is None else worker.stopped_at
+    is_current = worker.release.id == endpoint.release.id
+    # What the release was resolved to may have been learnt after the worker was recorded.
+    run = endpoint.release.run if is_current else worker.release.run
     return wire.Worker(
         id=worker.id,
         status=report.state.value,
-        isStale=worker.release.id != endpoint.release.id,
+        isStale=not is_current,
         version=worker.release.version,
+        image=None if run.container is None else run.container.image or run.lock,
         uptimeSeconds=None if worker.spawned_at is None else max(0, math.floor(until - worker.spawned_at)),
         startedAt=_time_or_none(worker.spawned_at),
         runyard=wire.WorkerRunyard(
@@ -90,7 +106,7 @@ def worker_view(report: WorkerReport, endpoint: domain.Endpoint, now: float) -> 
             phase=worker.phase.value,
             sdkVersion=worker.sdk_version,
             reason=worker.stop_reason or worker.unhealthy_reason,
-            exit=None if worker.exit is None else str(worker.exit),
+            exit=worker.ending,
             stoppedAt=_time_or_none(worker.stopped_at),
         ),
     )
@@ -144,8 +160,13 @@ def _release_view(view: ReleaseView, running: Counter[int]) -> wire.Release:
         version=release.version,
         workerCount=running[release.version],
         createdAt=rfc3339(release.created_at),
-        diff=[wire.ReleaseDiff(_DIFF_FIELDS[diff.field], diff.old, diff.new) for diff in view.diff],
+        diff=[wire.ReleaseDiff(WIRE_NAMES[diff.field], diff.old, diff.new) for diff in view.diff],
+        runyard=UNSET if (digest := image_digest(release.run)) is None else wire.ReleaseRunyard(digest),
     )
+
+
+def _preparation_view(preparation: fleet.Preparation) -> wire.Preparation:
+    return wire.Preparation(preparation.state.value, preparation.code, preparation.message)
 
 
 def _request_urls(base: str) -> wire.RequestUrls:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from runyard.cli.dockerignore import Dockerignore
 from runyard.cli.ignore import files_of
 
 BUNDLE_BYTES_MAX = 200 << 20
@@ -22,6 +23,8 @@ LARGEST_SHOWN = 10
 HANDLER_FILES = ("handler.py", "rp_handler.py", "src/handler.py")
 REQUIREMENTS = "requirements.txt"
 
+Files = tuple[tuple[str, Path], ...]
+"""By path in the bundle."""
 Progress = Callable[[int, int], None]
 """Takes how much is done, and how much there is."""
 
@@ -32,9 +35,9 @@ class CannotPack(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What to pack, by path in the bundle, and which of them is the handler."""
+    """What to pack, and which of the files is the handler."""
 
-    files: tuple[tuple[str, Path], ...]
+    files: Files
     handler: str
 
 
@@ -53,7 +56,7 @@ def gather(target: Path, handler: str | None) -> Sources:
             raise CannotPack(f"--handler {handler} is not {target.name}: leave it out, or deploy the folder")
         beside = target.with_name(REQUIREMENTS)
         files = [(target.name, target), *([(REQUIREMENTS, beside)] if beside.is_file() else [])]
-        return _checked(sorted(files), target.name)
+        return Sources(_checked(sorted(files)), target.name)
     if not target.is_dir():
         raise CannotPack(f"{target} is neither a file nor a folder")
     try:
@@ -61,10 +64,23 @@ def gather(target: Path, handler: str | None) -> Sources:
     except ValueError as error:
         raise CannotPack(f"an ignore file in {target} has a pattern that cannot be read: {error}") from error
     _check_links(target, files)
-    return _checked(files, _handler_in(files, handler, target))
+    return Sources(_checked(files), _handler_in(files, handler, target))
 
 
-def pack(sources: Sources, out: IO[bytes], progress: Progress, bytes_max: int = BUNDLE_BYTES_MAX) -> Bundle:
+def gather_context(folder: Path, dockerfile: str) -> Files:
+    """What an image is built of: the files at `folder`, of which `dockerfile` is one, whatever is left out."""
+    try:
+        left_out = Dockerignore.of(folder, dockerfile)
+        files = dict(files_of(folder, left_out))
+    except ValueError as error:
+        raise CannotPack(f"an ignore file in {folder} has a pattern that cannot be read: {error}") from error
+    files[dockerfile] = folder / dockerfile
+    packed = sorted(files.items())
+    _check_links(folder, packed)
+    return _checked(packed)
+
+
+def pack(sources: Files, out: IO[bytes], progress: Progress, bytes_max: int = BUNDLE_BYTES_MAX) -> Bundle:
     """Write the bundle. Raises `CannotPack`, naming the largest files, when it would be larger than `bytes_max`."""
     limited = _Limited(out, bytes_max)
     try:
@@ -72,14 +88,14 @@ def pack(sources: Sources, out: IO[bytes], progress: Progress, bytes_max: int = 
             gzip.GzipFile(filename="", mode="wb", fileobj=limited, compresslevel=6, mtime=0) as zipped,  # pyright: ignore
             tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            for number, (name, path) in enumerate(sources.files):
-                progress(number, len(sources.files))
+            for number, (name, path) in enumerate(sources):
+                progress(number, len(sources))
                 _add(tar, name, path)
     except _Full:
         raise CannotPack(_too_large(sources, bytes_max)) from None
     except OSError as error:
         raise CannotPack(f"cannot read the sources: {error}") from error
-    progress(len(sources.files), len(sources.files))
+    progress(len(sources), len(sources))
     return Bundle(limited.digest.hexdigest(), limited.size)
 
 
@@ -92,10 +108,10 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
         tar.addfile(info, file)
 
 
-def _checked(files: Sequence[tuple[str, Path]], handler: str) -> Sources:
+def _checked(files: Sequence[tuple[str, Path]]) -> Files:
     if len(files) > FILES_MAX:
         raise CannotPack(f"there are {len(files)} files, and a bundle holds {FILES_MAX}: list some in .runpodignore")
-    return Sources(tuple(files), handler)
+    return tuple(files)
 
 
 def _handler_in(files: Sequence[tuple[str, Path]], asked: str | None, folder: Path) -> str:
@@ -129,8 +145,8 @@ def _leads_to_file_in(base: Path, link: Path) -> bool:
         return False
 
 
-def _too_large(sources: Sources, bytes_max: int) -> str:
-    sizes = sorted(((path.stat().st_size, name) for name, path in sources.files), reverse=True)[:LARGEST_SHOWN]
+def _too_large(sources: Files, bytes_max: int) -> str:
+    sizes = sorted(((path.stat().st_size, name) for name, path in sources), reverse=True)[:LARGEST_SHOWN]
     largest = "\n".join(f"  {size / 1e6:10.1f} MB  {name}" for size, name in sizes)
     return (
         f"the bundle would be larger than {bytes_max >> 20} MB. Its largest files:\n{largest}\n"

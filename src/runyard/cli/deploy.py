@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from runyard.cli.containers import container_body, container_options, pairs, refuse, take_container
+from runyard.cli.following import follow_release
 from runyard.cli.output import json_option, print_json
 from runyard.cli.platform import control
+from runyard.cli.targets import Build, Image, Sources, Target, target_of
 from runyard.cli.terms import take_terms, term_options
 
 if TYPE_CHECKING:
@@ -42,13 +45,17 @@ class Options:
     env: dict[str, str] | None
     jobs: dict[str, Any]
     """What is to hold for its jobs, by the wire's names."""
+    container: dict[str, Any]
+    """Flags that only containers have, as far as they were given."""
 
 
 @click.command()
 @click.argument("target")
 @click.option("--name", help="Name of the endpoint; an existing one gets a new release.  [default: the folder's]")
 @click.option("--type", "kind", type=click.Choice(["queue", "load-balancer"]), default="queue", show_default=True)
-@click.option("--runtime", type=click.Choice(["process", "docker"]), help="How workers run.  [default: process]")
+@click.option(
+    "--runtime", type=click.Choice(["process", "docker"]), help="How workers run.  [default: docker with a Dockerfile]"
+)
 @click.option(
     "--handler", metavar="FILE", help="The handler's file.  [default: handler.py, rp_handler.py, src/handler.py]"
 )
@@ -60,85 +67,98 @@ class Options:
 @click.option(
     "--env", "env", multiple=True, metavar="K=V", help="Variable of the workers; repeatable, replaces them all."
 )
+@container_options
 @term_options
 @click.option("--gpu", metavar="TYPE", help="Not yet.")
 @click.option("--gpu-count", type=click.IntRange(0), help="Not yet.")
 @click.option("--sdk", type=click.Choice(["native", "tuned", "pushed", "stock"]), help="Only stock for now.")
+@click.option(
+    "--wait/--no-wait", default=None, help="Wait until the image is there, or not.  [default: on a terminal, wait]"
+)
 @json_option
 def deploy(
     target: str,
     name: str | None,
     kind: str,
     runtime: str | None,
+    dockerfile: str | None,
     handler: str | None,
     env: tuple[str, ...],
     gpu: str | None,
     gpu_count: int | None,
     sdk: str | None,
+    wait: bool | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Deploy TARGET, a handler's file or a folder, and print the endpoint's id.
+    """Deploy TARGET and print the endpoint's id.
 
-    A folder is packed without what its .gitignore and .runpodignore files leave out. Deploying again under the same name
-    makes a new release; flags that are not given then leave the endpoint's settings as they are.
+    TARGET is a handler's file, or a folder with one, to run as processes; a folder with a Dockerfile, to run as
+    containers of the image that is built of it; or, where there is no such file or folder, an image.
+
+    A folder is packed without what its .gitignore, .runpodignore and, to be built, .dockerignore leave out. Deploying again
+    under the same name makes a new release; flags that are not given then leave the endpoint's settings as they are.
     """
-    _refuse_what_comes_later(kind, runtime, gpu, gpu_count, sdk)
-    path = _target(target, runtime)
-    options = Options(name=name or _name_of(path), env=_env(env), jobs=take_terms(flags), **flags)
+    _refuse_what_comes_later(kind, gpu, gpu_count, sdk)
+    found = target_of(target, runtime, dockerfile)
+    container = take_container(flags)
+    _refuse_what_does_not_fit(found, target, handler, container)
+    named = {"name": name or _name_of(found), "env": pairs("--env", env) if env else None}
+    options = Options(**named, jobs=take_terms(flags), container=container, **flags)
     _check_scaler(options)
-    with tempfile.TemporaryFile() as file:
-        bundle, handler = _pack(path, handler, file)
-        known = next((endpoint for endpoint in control().endpoints() if endpoint.name == options.name), None)
-        _upload(bundle, file)
-    deployed = _create(options, bundle, handler) if known is None else _update(known, options, bundle, handler)
+    if not isinstance(found, Sources):
+        _check_engine()
+    deployed = _deploy(found, handler, options)
     if as_json:
         print_json({"id": deployed.id, "name": deployed.name, "version": deployed.runyard.version})
     else:
         click.echo(deployed.id)
+    if wait or (wait is None and not isinstance(found, Sources) and sys.stderr.isatty()):
+        follow_release(control(), deployed, time.sleep)
 
 
-def _refuse_what_comes_later(
-    kind: str, runtime: str | None, gpu: str | None, gpu_count: int | None, sdk: str | None
-) -> None:
+def _refuse_what_comes_later(kind: str, gpu: str | None, gpu_count: int | None, sdk: str | None) -> None:
     if kind != "queue":
         raise click.UsageError("--type load-balancer is not built yet: this release deploys queue endpoints")
-    if runtime == "docker":
-        raise click.UsageError("--runtime docker is not built yet: this release runs workers with --runtime process")
     if gpu is not None or gpu_count:
         raise click.UsageError("--gpu is not built yet: workers see every GPU of the machine, so leave it out")
     if sdk not in (None, "stock"):
         raise click.UsageError(f"--sdk {sdk} is not built yet: handlers run with the official SDK (--sdk stock)")
 
 
-def _target(target: str, runtime: str | None) -> Path:
-    path = Path(target)
-    if not path.exists():
-        raise click.UsageError(f"there is no file or folder {target}. (Image references are not built yet.)")
-    if path.is_file() and path.suffix != ".py":
-        raise click.UsageError(f"{target} is not a Python file: name a handler's file or a folder")
-    if runtime is None and (path / "Dockerfile").is_file():
+def _refuse_what_does_not_fit(found: Target, target: str, handler: str | None, container: dict[str, Any]) -> None:
+    if isinstance(found, Sources):
+        refuse(container, f"only containers have this, and {target} runs as a process")
+    elif handler is not None:
         raise click.UsageError(
-            f"{target} has a Dockerfile, and containers are not built yet: "
-            "--runtime process runs its handler with its requirements.txt instead"
+            "--handler: an image knows what it runs, or --entrypoint and --args say it: leave it out"
         )
-    return path.resolve()
+    if isinstance(found, Image):
+        refuse(container, f"{target} is an image, and not built", building_only=True)
 
 
-def _name_of(path: Path) -> str:
-    """The folder's name; a file's own, unless every handler is called so."""
+def _check_engine() -> None:
+    """Containers that cannot run would only wait, so that is said before anything is sent."""
+    lacking = next(
+        (runtime.reason for runtime in control().runtimes() if runtime.id == "docker" and not runtime.ready), None
+    )
+    if lacking is not None:
+        raise click.ClickException(
+            f"the platform cannot run containers: {lacking}. Without an Engine it runs the handler of a folder: deploy that "
+            "with --runtime process"
+        )
+
+
+def _name_of(found: Target) -> str:
+    """The folder's name; a file's own, unless every handler is called so; the last word of an image's."""
+    if isinstance(found, Image):
+        from runyard.domain.container import check_image
+
+        return check_image(found.reference).name.rpartition("/")[2]
+    path = found.path
     if path.is_dir() or path.stem in GENERIC_STEMS:
         return (path if path.is_dir() else path.parent).name or "root"
     return path.stem
-
-
-def _env(pairs: tuple[str, ...]) -> dict[str, str] | None:
-    if not pairs:
-        return None
-    split = [pair.partition("=") for pair in pairs]
-    if wrong := next((pair for pair, (name, sign, _) in zip(pairs, split, strict=True) if not (name and sign)), None):
-        raise click.UsageError(f"--env {wrong}: write it as NAME=VALUE")
-    return {name: value for name, _, value in split}
 
 
 def _check_scaler(options: Options) -> None:
@@ -149,12 +169,29 @@ def _check_scaler(options: Options) -> None:
         raise click.UsageError(f"--scaler-value {value:g}: jobs per worker are a whole number")
 
 
-def _pack(path: Path, handler: str | None, file: IO[bytes]) -> tuple[Bundle, str]:
-    from runyard.cli.bundle import CannotPack, gather, pack
+def _deploy(found: Target, handler: str | None, options: Options) -> wire.Endpoint:
+    run = container_body(options.container, control().registry_id)
+    if isinstance(found, Image):
+        run["image"] = found.reference
+    else:
+        with tempfile.TemporaryFile() as file:
+            bundle, what = _pack(found, handler, file)
+            _upload(bundle, file)
+        run["runyard"] = {"bundle": bundle.digest, **what, **run.get("runyard", {})}
+    known = next((endpoint for endpoint in control().endpoints() if endpoint.name == options.name), None)
+    return _create(options, run) if known is None else _update(known, options, run)
+
+
+def _pack(found: Sources | Build, handler: str | None, file: IO[bytes]) -> tuple[Bundle, dict[str, str]]:
+    """The bundle, and what of it runs."""
+    from runyard.cli.bundle import CannotPack, gather, gather_context, pack
 
     try:
-        sources = gather(path, handler)
-        return pack(sources, file, _progress("packing", "files")), sources.handler
+        if isinstance(found, Build):
+            files = gather_context(found.path, found.dockerfile)
+            return pack(files, file, _progress("packing", "files")), {"dockerfile": found.dockerfile}
+        sources = gather(found.path, handler)
+        return pack(sources.files, file, _progress("packing", "files")), {"handler": sources.handler}
     except CannotPack as error:
         raise click.ClickException(str(error)) from error
 
@@ -174,7 +211,7 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
         progress(done, size)
 
 
-def _create(options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
+def _create(options: Options, run: dict[str, Any]) -> wire.Endpoint:
     scaler = options.scaler or "queue-delay"
     workers = {"min": WORKERS_MIN_DEFAULT, "max": max(WORKERS_MAX_DEFAULT, options.workers_min or 0)}
     if scaler == "queue-delay":
@@ -185,13 +222,12 @@ def _create(options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
         "workers": workers | _workers(options),
         "scaling": _scaling(scaler, options.scaler_value),
         "env": options.env or {},
-        "runyard": {"bundle": bundle.digest, "handler": handler, "jobs": options.jobs},
     }
-    return control().create(body)
+    return control().create(body | _with_terms(run, options))
 
 
-def _update(known: wire.Endpoint, options: Options, bundle: Bundle, handler: str) -> wire.Endpoint:
-    body: dict[str, Any] = {"runyard": {"bundle": bundle.digest, "handler": handler, "jobs": options.jobs}}
+def _update(known: wire.Endpoint, options: Options, run: dict[str, Any]) -> wire.Endpoint:
+    body = _with_terms(run, options)
     if workers := _workers(options):
         body["workers"] = workers
     if options.env is not None:
@@ -199,6 +235,10 @@ def _update(known: wire.Endpoint, options: Options, bundle: Bundle, handler: str
     if options.scaler is not None or options.scaler_value is not None:
         body["scaling"] = _scaling_of(known, options)
     return control().update(known.id, body)
+
+
+def _with_terms(run: dict[str, Any], options: Options) -> dict[str, Any]:
+    return run | {"runyard": {**run.get("runyard", {}), "jobs": options.jobs}}
 
 
 def _workers(options: Options) -> dict[str, int]:

@@ -8,6 +8,7 @@ import click
 
 from runyard.cli.output import json_option, note, print_json, print_table
 from runyard.cli.platform import control, endpoint_named
+from runyard.cli.runs import run_rows
 from runyard.cli.terms import term_rows
 
 if TYPE_CHECKING:
@@ -39,15 +40,16 @@ def show(endpoint: str, as_json: bool) -> None:
         ("id", found.id),
         ("name", found.name),
         ("version", found.runyard.version),
-        ("handler", found.runyard.handler),
+        *run_rows(found),
         ("workers", f"{found.workers.min}-{found.workers.max}"),
         ("scaling", scaling_text(found)),
         ("timeout", f"{found.timeout / 1000:g}s"),
         ("created", found.createdAt),
         *((("waits", f"{reason.code}: {reason.message}"),) if reason else ()),
     )
+    width = max(len(name) for name, _ in rows) + 3
     for name, value in rows:
-        click.echo(f"{name + ':':<10}{value}")
+        click.echo(f"{name + ':':<{width}}{value}")
     print_table(("JOBS", "HOLDS", "SET BY"), term_rows(found.runyard.jobs))
 
 

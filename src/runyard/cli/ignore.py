@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
@@ -25,16 +26,26 @@ class _Rules:
     spec: GitIgnoreSpec
 
 
-def files_of(root: Path) -> Iterator[tuple[str, Path]]:
+class Filter(Protocol):
+    """Leaves out more, by paths from the root."""
+
+    def leaves_out(self, path: str) -> bool: ...
+
+    def leaves_out_all_of(self, folder: str) -> bool: ...
+
+
+def files_of(root: Path, also: Filter | None = None) -> Iterator[tuple[str, Path]]:
     """Regular files and symbolic links as (path from the root, path), in a fixed order.
 
     Sockets, pipes and devices are passed over; links come as they are and are not entered. Raises `ValueError` for a
     pattern that cannot be read.
     """
-    yield from _walk(root, "", ())
+    for name, path in _walk(root, "", (), also):
+        if also is None or not also.leaves_out(name):
+            yield name, path
 
 
-def _walk(folder: Path, base: str, above: tuple[_Rules, ...]) -> Iterator[tuple[str, Path]]:
+def _walk(folder: Path, base: str, above: tuple[_Rules, ...], also: Filter | None) -> Iterator[tuple[str, Path]]:
     rules = above + _rules_in(folder, base)
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         name = base + entry.name
@@ -42,7 +53,8 @@ def _walk(folder: Path, base: str, above: tuple[_Rules, ...]) -> Iterator[tuple[
         if entry.name in NEVER or _left_out(name + "/" if is_folder else name, rules):
             continue
         if is_folder:
-            yield from _walk(entry, name + "/", rules)
+            if also is None or not also.leaves_out_all_of(name):
+                yield from _walk(entry, name + "/", rules, also)
         elif entry.is_file() or entry.is_symlink():
             yield name, entry
 

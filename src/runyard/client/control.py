@@ -13,6 +13,7 @@ from runyard.client.sync import Connection
 from runyard.wire import control as wire
 from runyard.wire import secrets as secret
 from runyard.wire import webhooks as hooks
+from runyard.wire.containers import RuntimeList, RuntimeState
 from runyard.wire.jobs import HealthBody, JobListBody
 
 NOT_FOUND = 404
@@ -123,6 +124,14 @@ class Control:
     def webhook_secret(self, endpoint_id: str, *, rotate: bool = False) -> hooks.SigningSecret:
         method = "POST" if rotate else "GET"
         return self._ask(Call(method=method, path=_endpoint(endpoint_id, "webhook-secret")), hooks.SigningSecret)
+
+    def runtimes(self) -> list[RuntimeState]:
+        """What workers can run in."""
+        return self._get("/v2/runtimes", RuntimeList).runtimes
+
+    def registry_id(self, id_or_name: str) -> str:
+        """Of the registry credential of that id or name. What is neither comes back, for the platform to refuse."""
+        return next((known.id for known in self.registries().registries if known.name == id_or_name), id_or_name)
 
     def keys(self) -> list[wire.Key]:
         return self._get("/v2/keys", wire.KeyList).keys

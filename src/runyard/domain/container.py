@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 
 from runyard.domain.errors import BadRequest
@@ -11,6 +12,7 @@ IMAGE_LENGTH_MAX = 512
 WORDS_MAX = 1000
 WORDS_BYTES_MAX = 128 * 1024
 PORTS_MAX = 10
+DOCKERFILE_DEFAULT = "Dockerfile"
 GB = 1 << 30
 
 # A registry's host has a dot, a port, or is localhost; else the first word is part of the name.
@@ -22,6 +24,7 @@ _REFERENCE = re.compile(
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z"
 )
 _PORT = re.compile(r"(\d{1,5})(?:/(http|tcp|udp))?\Z")
+_BUILD_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +59,12 @@ class ContainerSpec:
     """
 
     image: str = ""
-    dockerfile: str = "Dockerfile"
+    dockerfile: str = DOCKERFILE_DEFAULT
     build_args: tuple[tuple[str, str], ...] = ()
     entrypoint: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    args_text: str = ""
+    """`args` as their owner wrote them, in one line; empty where they came as words."""
     ports: tuple[str, ...] = ()
     """As in `8000/http`, `22/tcp`."""
     registry: str | None = None
@@ -72,6 +77,11 @@ class ContainerSpec:
         _check_words("entrypoint", self.entrypoint)
         _check_words("args", self.args)
         _check_words("build arguments", tuple(f"{name}={value}" for name, value in self.build_args))
+        for name, _ in self.build_args:
+            if not _BUILD_ARGUMENT.match(name):
+                raise BadRequest(
+                    f"build argument {name[:80]!r}: names have letters, digits and underscores, no digit first"
+                )
         if len(self.ports) > PORTS_MAX:
             raise BadRequest(f"{len(self.ports)} ports are too many: at most {PORTS_MAX}")
         for port in self.ports:
@@ -80,6 +90,11 @@ class ContainerSpec:
     @property
     def built(self) -> bool:
         return not self.image
+
+    @property
+    def args_line(self) -> str:
+        """`args` in one line, for people; split as a shell does they are the words again."""
+        return self.args_text or shlex.join(self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,15 @@ def check_image(reference: str) -> ImageName:
     if match is None:
         raise BadRequest(f"image {reference[:80]!r} is no image reference: write it as [HOST/]NAME[:TAG][@sha256:...]")
     return ImageName(match["name"], match["host"], match["tag"], match["digest"])
+
+
+def split_words(what: str, text: str) -> tuple[str, ...]:
+    """As a shell splits them, without any expansion. Raises `BadRequest` that begins with `what`."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        why = str(error).lower()
+        raise BadRequest(f"{what}: cannot be split into words as a shell does ({why}): {text[:80]}") from error
 
 
 def port_of(port: str) -> tuple[int, str]:

@@ -19,14 +19,18 @@ once its actions are applied it says nothing more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from math import ceil, inf, nextafter
 
+from runyard.domain.endpoint import RunSpec
 from runyard.domain.job import WorkerId
 from runyard.domain.scaling import QueueDelay, RequestCount, ScalingPolicy
 from runyard.domain.worker import WorkerPhase
 
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_MAX_S = 300.0
+CRASH_LOOP, OUT_OF_MEMORY = "crash_loop", "out_of_memory"
+"""Codes of workers that have ended by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ class WorkerView:
     idle_since: float | None = None
     concurrency: int = 1
     building: bool = False
-    """Its environment is being made."""
+    """Its environment or image is being made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class Failures:
 
     count: int = 0
     last_at: float = 0.0
-    code: str = "crash_loop"
+    code: str = CRASH_LOOP
     message: str = ""
 
     @property
@@ -86,6 +90,8 @@ class FleetView:
     demand: Demand = Demand()
     workers: tuple[WorkerView, ...] = ()
     failures: Failures = Failures()
+    preparing: QueueReason | None = None
+    """What those of its workers wait for that are `building`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,32 @@ class QueueReason:
         if self.until is None:
             return self
         return QueueReason(self.code, f"{self.message}; next start in {max(0.0, self.until - now):.0f} s")
+
+
+class PreparationState(StrEnum):
+    PREPARING = "PREPARING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How far it is to make what the workers of a release share. `message` is the latest word of that work, `code` that of a
+    failure.
+    """
+
+    state: PreparationState
+    code: str = ""
+    message: str = ""
+
+
+def preparing(run: RunSpec, line: str = "") -> QueueReason:
+    """What the first worker of a release waits for; `line` is the latest word of that work."""
+    if run.container is None:
+        return QueueReason("building_environment", line or "the environment of the release is being built")
+    if run.container.built:
+        return QueueReason("building_image", line or "the image of the release is being built")
+    return QueueReason("pulling_image", line or f"{run.container.image} is being pulled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +274,8 @@ def _reason(view: FleetView, serving: list[WorkerView], starting_now: bool, now:
         return None
     if now < view.failures.retry_at:
         return QueueReason(view.failures.code, view.failures.message, until=view.failures.retry_at)
-    if any(w.building for w in serving):
-        return QueueReason("building_environment", "the environment of the release is being built")
+    if view.preparing is not None and any(w.building for w in serving):
+        return view.preparing
     if starting_now or any(w.phase is WorkerPhase.STARTING for w in serving):
         count = sum(1 for w in serving if w.phase is WorkerPhase.STARTING)
         return QueueReason("starting_worker", f"{max(count, 1)} worker(s) starting")

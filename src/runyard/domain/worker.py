@@ -80,6 +80,15 @@ class Worker:
         return self.phase is not WorkerPhase.STOPPED
 
     @property
+    def ending(self) -> str | None:
+        """How it ended, for people; None while it has not, or when nobody has seen it."""
+        if self.exit is None or not self.exit.out_of_memory:
+            return None if self.exit is None else str(self.exit)
+        container = self.release.run.container
+        limit = None if container is None else container.limits.memory_bytes
+        return f"{self.exit}; its limit is " + ("the platform's" if limit is None else f"{limit >> 20} MB")
+
+    @property
     def takes_jobs(self) -> bool:
         return self.phase in (WorkerPhase.STARTING, WorkerPhase.READY)
 
@@ -112,6 +121,11 @@ class Worker:
 
     def stopped(self, now: float, exit: Exit | None) -> Worker:
         return replace(self, phase=WorkerPhase.STOPPED, stopped_at=now, exit=exit) if self.alive else self
+
+
+def builder_id(endpoint_id: EndpointId, version: int) -> WorkerId:
+    """As if of a worker: what is said while a release is prepared ahead of its first start is logged under this."""
+    return WorkerId(f"build-{version}-{endpoint_id}")
 
 
 def cause_of_end(exit: Exit | None, *, asked: bool) -> Cause:

@@ -2,18 +2,16 @@
 
 All endpoints are in memory; the store is written first and then the memory, one change at a time. An edit bumps the
 generation. What changes how workers run makes a new release, which rolls out; bounds, scaling, timeouts, terms and names
-apply as they are (contract C.7, F106). Sending a bundle always makes a release, even an unchanged one:
-it is a deployment. Sending the environment that is there already does not.
+apply as they are (contract C.7, F106). Sending a bundle or an image always makes a release, even an unchanged one: it is a
+deployment. Sending the environment that is there already does not. `runs.py` has what a change makes of how workers run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from runyard.domain.endpoint import RESERVED_IDS, Endpoint, EndpointKind, Release, ReleaseId, RunSpec
@@ -24,18 +22,15 @@ from runyard.domain.terms import DEFAULT_TERMS, NO_OWN_TERMS, JobTerms, OwnTerms
 from runyard.ports.stores import Blobs, ControlStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
+from runyard.services.runs import FieldDiff, RunChange, changed_run, check_run, run_diff
 
-HANDLER_LENGTH_MAX = 255
 ID_TRIES_MAX = 10
 _T = TypeVar("_T")
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointChange:
-    """What to change of an endpoint; None leaves the field as it is. `env` replaces all variables. `terms` has the fields of
-    `OwnTerms` that change.
-    """
+class EndpointChange(RunChange):
+    """What to change of an endpoint; None leaves the field as it is. `terms` has the fields of `OwnTerms` that change."""
 
     name: str | None = None
     workers_min: int | None = None
@@ -44,18 +39,6 @@ class EndpointChange:
     scaler: QueueDelay | RequestCount | None = None
     execution_timeout: timedelta | None = None
     terms: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    bundle: str | None = None
-    handler: str | None = None
-    env: tuple[tuple[str, str], ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldDiff:
-    """One field of `RunSpec` that a release changed."""
-
-    field: str
-    old: object
-    new: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +47,11 @@ class ReleaseView:
 
     release: Release
     diff: tuple[FieldDiff, ...]
+
+
+async def no_registry(registry_id: str) -> None:
+    """Of a platform without registry credentials."""
+    raise BadRequest(f"registry: there is no credential {registry_id[:80]!r}")
 
 
 class Endpoints:
@@ -78,14 +66,16 @@ class Endpoints:
         signals: Signals,
         *,
         terms: JobTerms = DEFAULT_TERMS,
+        check_registry: Callable[[str], Awaitable[None]] = no_registry,
     ) -> None:
-        """`terms` are the platform's."""
+        """`terms` are the platform's. `check_registry` raises `BadRequest` unless there is a credential of this id."""
         self._control = control
         self._blobs = blobs
         self._clock = clock
         self._ids = ids
         self._signals = signals
         self._platform_terms = terms
+        self._check_registry = check_registry
         self._by_id: dict[EndpointId, Endpoint] = {}
         self._terms: dict[EndpointId, JobTerms] = {}
         """What holds for each: computed once, since each job asks."""
@@ -187,7 +177,7 @@ class Endpoints:
         releases = await self._control.releases(endpoint.id)
         olders = [*releases[1:], None]
         return [
-            ReleaseView(release=release, diff=() if older is None else _diff(older.run, release.run))
+            ReleaseView(release=release, diff=() if older is None else run_diff(older.run, release.run))
             for release, older in zip(releases, olders, strict=False)
         ]
 
@@ -203,25 +193,20 @@ class Endpoints:
 
     async def _changed_release(self, was: Endpoint, change: EndpointChange) -> Release:
         old = was.release.run
-        run = replace(
-            old,
-            bundle=_either(change.bundle, old.bundle),
-            handler=_either(change.handler, old.handler),
-            env=_either(change.env, old.env),
-            # A new bundle may have new requirements; the same bundle keeps the packages it runs with.
-            lock=old.lock if change.bundle is None else None,
-        )
-        if change.bundle is None and run == old:
+        run = changed_run(old, change)
+        if not change.deploys and run == old:
             return was.release
-        await self._check_run(run)
+        await self._check_run(run, old)
         return self._release(was.id, was.release.version + 1, run)
 
-    async def _check_run(self, run: RunSpec) -> None:
-        _check_handler(run.handler)
-        if not _DIGEST.match(run.bundle):
-            raise BadRequest("runyard.bundle must be the SHA-256 of an uploaded bundle: 64 lower-case hex digits")
-        if not await self._blobs.exists(run.bundle):
+    async def _check_run(self, run: RunSpec, old: RunSpec | None = None) -> None:
+        """It can run, and what it names is here."""
+        check_run(run)
+        if run.bundle and not await self._blobs.exists(run.bundle):
             raise BadRequest(f"bundle {run.bundle} is not here: upload it with PUT /v2/bundles/{run.bundle} first")
+        registry = _registry(run)
+        if registry is not None and registry != _registry(old):
+            await self._check_registry(registry)
 
     def _check_name_is_free(self, name: str, own_id: EndpointId | None) -> None:
         """The original allows a name twice; here it addresses the endpoint, so it may also not look like an id."""
@@ -276,24 +261,5 @@ def _either(changed: _T | None, was: _T) -> _T:
     return was if changed is None else changed
 
 
-def _check_handler(handler: str) -> None:
-    path = PurePosixPath(handler)
-    if (
-        not handler.isprintable()
-        or len(handler) > HANDLER_LENGTH_MAX
-        or path.is_absolute()
-        or ".." in path.parts
-        or path.suffix != ".py"
-    ):
-        raise BadRequest(
-            f"runyard.handler must be the path of a .py file inside the bundle, at most {HANDLER_LENGTH_MAX} characters"
-        )
-
-
-def _diff(old: RunSpec, new: RunSpec) -> tuple[FieldDiff, ...]:
-    pairs = (
-        ("bundle", old.bundle, new.bundle),
-        ("handler", old.handler, new.handler),
-        ("env", dict(old.env), dict(new.env)),
-    )
-    return tuple(FieldDiff(field=field, old=before, new=after) for field, before, after in pairs if before != after)
+def _registry(run: RunSpec | None) -> str | None:
+    return None if run is None or run.container is None else run.container.registry

@@ -17,6 +17,7 @@ from runyard.domain.fleet import (
     Drain,
     FleetView,
     Plan,
+    Preparation,
     QueueReason,
     Start,
     WorkerView,
@@ -173,6 +174,7 @@ class Fleet:
             demand=demand,
             workers=tuple(_worker_view(live, endpoint) for live in self._roster.of_endpoint(endpoint.id)),
             failures=self._lifecycle.failures_of(endpoint),
+            preparing=self._lifecycle.preparations.reason(endpoint),
         )
 
     def _apply(self, endpoint: Endpoint, made: Plan) -> None:
@@ -210,6 +212,11 @@ class Fleet:
         """Why a job of this endpoint that waits now waits."""
         watch = self._watches.get(endpoint_id)
         return None if watch is None or watch.waiting is None else watch.waiting.at(self._clock.now())
+
+    def preparation(self, endpoint_id: EndpointId) -> Preparation | None:
+        """How far the release is that the endpoint has now; None: nothing was tried yet."""
+        endpoint = self._endpoint(endpoint_id)
+        return None if endpoint is None else self._lifecycle.preparations.of(endpoint)
 
     def _endpoint(self, endpoint_id: EndpointId) -> Endpoint | None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,10 +19,10 @@ from runyard.domain.account import digest_of
 from runyard.domain.attempt import Cause
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
 from runyard.domain.errors import NotFound, RunyardError, TooBusy
-from runyard.domain.fleet import Failures
+from runyard.domain.fleet import CRASH_LOOP, OUT_OF_MEMORY, Failures
 from runyard.domain.job import EndpointId, WorkerId
-from runyard.domain.worker import Exit, Worker, cause_of_end
-from runyard.ports.runtime import Launch, LogSource, WorkerRuntime
+from runyard.domain.worker import Exit, Worker, builder_id, cause_of_end
+from runyard.ports.runtime import Launch, LogSource, Say, WorkerRuntime
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
@@ -30,6 +30,7 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.failures import EVIDENCE_LINES, StartFailures, told_by
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
+from runyard.services.preparing import Preparations
 from runyard.services.redaction import Redaction
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
@@ -95,6 +96,7 @@ class Lifecycle:
         self._secrets: dict[WorkerId, str] = {}
         self._stopping: set[WorkerId] = set()
         self._failures = StartFailures(clock)
+        self.preparations = Preparations(endpoints.set_lock, self._changed, redact=redaction.redact)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         dispatch.replace_worker = self.replace
@@ -198,14 +200,11 @@ class Lifecycle:
             self._stopping.discard(live.id)
             self._stop(live)
 
-    async def _prepare(self, endpoint_id: EndpointId, release: Release, say: Callable[[str], None]) -> RunSpec:
-        run = await self._runtime_now.prepare(endpoint_id, release.run, say)
-        if run.lock is not None and run.lock != release.run.lock:
-            await self._endpoints.set_lock(endpoint_id, release.id, run.lock)
-        return run
+    async def _prepare(self, endpoint_id: EndpointId, release: Release, say: Say) -> RunSpec:
+        return await self.preparations.prepare(self._runtime_now, endpoint_id, release, say)
 
     async def _build_ahead(self, endpoint: Endpoint) -> None:
-        builder = WorkerId(f"build-{endpoint.release.version}")  # Its lines are read like a worker's.
+        builder = builder_id(endpoint.id, endpoint.release.version)
 
         def say(line: str) -> None:
             self._logs.append(builder, endpoint.id, line, source=LogSource.SYSTEM)
@@ -302,11 +301,13 @@ class Lifecycle:
         # One that is draining and ends before it is told to has ended by itself.
         cause = cause_of_end(exit, asked=worker.id in self._stopping or self._closed)
         self._stopping.discard(worker.id)
-        reason = how or f"worker {worker.id} {f'ended ({exit})' if exit is not None else 'did not start'}"
+        ending = live.worker.ending
+        reason = how or f"worker {worker.id} {f'ended ({ending})' if ending is not None else 'did not start'}"
         self._say(live, reason)
         if exit is not None and _unexpected(live, exit):
-            message = self._crash_message(live, exit)
-            self._count_failure(worker.endpoint_id, worker.release, "crash_loop", message, fresh=live.finished > 0)
+            code = OUT_OF_MEMORY if exit.out_of_memory else CRASH_LOOP
+            message = self._crash_message(live)
+            self._count_failure(worker.endpoint_id, worker.release, code, message, fresh=live.finished > 0)
         self._roster.retire(live)
         self._logs.worker_stopped(live.id)
         if cause is Cause.WORKER_STOPPED and worker.stop_reason is not None:
@@ -334,17 +335,18 @@ class Lifecycle:
         log.warning("%s: %s", endpoint_id, message)
         self._changed(endpoint_id)
 
-    def _crash_message(self, live: LiveWorker, exit: Exit) -> str:
+    def _crash_message(self, live: LiveWorker) -> str:
         when = "before it was ready" if live.worker.ready_at is None else "while it ran"
         said = [
             line.line for line in self._logs.tail(live.id, 2 * EVIDENCE_LINES) if line.source is LogSource.CONTAINER
         ]
         last = " | ".join(said[-EVIDENCE_LINES:]) or "it said nothing"
-        return f"worker {live.id} of release {live.worker.release.version} ended {when} ({exit}): {last}"
+        return f"worker {live.id} of release {live.worker.release.version} ended {when} ({live.worker.ending}): {last}"
 
     def forget(self, releases: set[ReleaseId]) -> None:
-        """Drop the failures of all releases but these."""
+        """Drop what is known of all releases but these."""
         self._failures.keep_only(releases)
+        self.preparations.keep_only(releases)
 
     def secrets_changed(self) -> None:
         """What did not start for a secret is started again at once."""

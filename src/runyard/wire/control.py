@@ -14,16 +14,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from runyard.wire.containers import Limits, LimitsRequest, Preparation, ReleaseRunyard, Runtime
 from runyard.wire.jobs import AttemptBody
-
-SAFE_INTEGER_MAX = 2**53 - 1
+from runyard.wire.numbers import GB_MAX, Count, CountFromOne, Integer, Number
 
 Text = Annotated[str, Meta(min_length=1)]
-Integer = Annotated[int, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)]
-Count = Annotated[int, Meta(ge=0, le=SAFE_INTEGER_MAX)]
-CountFromOne = Annotated[int, Meta(ge=1, le=SAFE_INTEGER_MAX)]
-
-Number = Annotated[float, Meta(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)]
 
 EndpointType = Literal["QUEUE", "LOAD_BALANCER"]
 TtlScope = Literal["all", "queue"]
@@ -72,12 +67,17 @@ class JobsRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RunyardRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Our additions: run a source bundle, already uploaded, instead of an image, where `handler` is the file in it to run;
-    and terms of the endpoint's own for its jobs.
+    """Our additions: run a source bundle, already uploaded, instead of an image, where `handler` is the file in it to run,
+    or `dockerfile` the one by which an image is built of it; more of how a container runs; and terms of the endpoint's own
+    for its jobs.
     """
 
     bundle: Text | UnsetType = UNSET
     handler: Text | UnsetType = UNSET
+    dockerfile: Text | UnsetType = UNSET
+    buildArgs: dict[str, str] | UnsetType = UNSET
+    entrypoint: list[str] | UnsetType = UNSET
+    limits: LimitsRequest | UnsetType = UNSET
     jobs: JobsRequest | UnsetType = UNSET
 
 
@@ -86,7 +86,7 @@ class EndpointRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     image: str | UnsetType = UNSET
     args: str | UnsetType = UNSET
-    disk: CountFromOne | UnsetType = UNSET
+    disk: Annotated[int, Meta(ge=1, le=GB_MAX)] | UnsetType = UNSET
     ports: list[str] | UnsetType = UNSET
     env: dict[str, str] | UnsetType = UNSET
     registry: str | UnsetType | None = UNSET
@@ -168,24 +168,37 @@ class EndpointJobs(msgspec.Struct, kw_only=True):
     own: list[str]
 
 
-class EndpointRunyard(msgspec.Struct):
-    """Our additions to an endpoint: what runs now, what holds for its jobs, and what they wait for."""
+class EndpointRunyard(msgspec.Struct, kw_only=True):
+    """Our additions to an endpoint: what runs now, what holds for its jobs, and what they wait for.
+
+    A process has `handler`; a container `entrypoint` and `limits`; one whose image is built from the bundle also
+    `dockerfile` and `buildArgs`. `imageDigest` is the exact image, once it is known.
+    """
 
     version: int
     generation: int
-    bundle: str
-    handler: str
+    runtime: Runtime
+    bundle: str | UnsetType = UNSET
+    handler: str | UnsetType = UNSET
+    dockerfile: str | UnsetType = UNSET
+    buildArgs: dict[str, str] | UnsetType = UNSET
+    entrypoint: list[str] | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+    imageDigest: str | UnsetType = UNSET
     jobs: EndpointJobs
+    preparation: Preparation | UnsetType = UNSET
     queueReason: QueueReason | UnsetType = UNSET
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
-    """A serverless endpoint. One that runs a source bundle has no `image` and no `disk`."""
+    """A serverless endpoint. One that runs a source bundle has no `image`, and one without a limit of its own no `disk`."""
 
     id: str
     name: str
     type: EndpointType
     requestUrls: RequestUrls
+    image: str | UnsetType = UNSET
+    disk: int | UnsetType = UNSET
     args: str = ""
     ports: list[str] = []
     env: dict[str, str]
@@ -264,7 +277,7 @@ class Rollout(msgspec.Struct):
 
 
 class ReleaseDiff(msgspec.Struct):
-    """One changed field: `env`, `runyard.bundle`, `runyard.handler`."""
+    """One changed field, as in `env` or `runyard.bundle`."""
 
     field: str
     old: Any
@@ -280,6 +293,7 @@ class Release(msgspec.Struct, kw_only=True):
     workerCount: int
     createdAt: str
     diff: list[ReleaseDiff]
+    runyard: ReleaseRunyard | UnsetType = UNSET
 
 
 class ReleaseList(msgspec.Struct):

@@ -29,7 +29,7 @@ def names(root: Path) -> list[str]:
 
 def packed(sources: Sources, **options: int) -> tuple[Bundle, bytes]:
     out = io.BytesIO()
-    return pack(sources, out, lambda done, total: None, **options), out.getvalue()
+    return pack(sources.files, out, lambda done, total: None, **options), out.getvalue()
 
 
 def members(data: bytes) -> dict[str, tarfile.TarInfo]:

@@ -1,6 +1,6 @@
 import pytest
 
-from runyard.domain.container import ContainerSpec, ImageName, Limits, check_image, port_of
+from runyard.domain.container import ContainerSpec, ImageName, Limits, check_image, port_of, split_words
 from runyard.domain.errors import BadRequest
 
 DIGEST = "sha256:" + "a" * 64
@@ -69,6 +69,8 @@ def test_a_port_has_a_number_and_a_protocol(port: str, number: int, protocol: st
         {"args": ("a\0b",)},
         {"entrypoint": ("x" * 200_000,)},
         {"build_args": (("A", "\0"),)},
+        {"build_args": (("A=B", "1"),)},
+        {"build_args": (("", "1"),)},
     ],
 )
 def test_what_no_engine_would_take_is_refused(wrong: dict[str, tuple[str, ...]]) -> None:
@@ -90,3 +92,28 @@ def test_what_no_engine_would_take_is_refused(wrong: dict[str, tuple[str, ...]])
 def test_limits_that_no_worker_could_live_in_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(BadRequest, match="limit"):
         Limits(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ()),
+        ("  python -u  handler.py ", ("python", "-u", "handler.py")),
+        ("sh -c 'echo \"a b\" $HOME # x'", ("sh", "-c", 'echo "a b" $HOME # x')),
+        ('a\\ b ""', ("a b", "")),
+        ("a\nb", ("a", "b")),
+    ],
+)
+def test_words_are_split_as_a_shell_does_and_not_expanded(text: str, words: tuple[str, ...]) -> None:
+    assert words == split_words("args", text)
+
+
+@pytest.mark.parametrize("text", ["it's", 'a "b', "a\\"])
+def test_words_that_no_shell_could_split_are_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match="args: cannot be split into words as a shell does"):
+        split_words("args", text)
+
+
+def test_arguments_are_shown_as_they_were_written() -> None:
+    assert "-u  x" == ContainerSpec(image="app", args=("-u", "x"), args_text="-u  x").args_line
+    assert "-u 'a b'" == ContainerSpec(image="app", args=("-u", "a b")).args_line

@@ -2,17 +2,33 @@
 
 import pytest
 
-from runyard.domain.fleet import Demand, Failures, FleetView, QueueReason, plan
-from tests.builders import START, a_busy, a_draining, a_scaling, a_starting, a_view, an_idle
+from runyard.domain.container import ContainerSpec
+from runyard.domain.endpoint import RunSpec
+from runyard.domain.fleet import Demand, Failures, FleetView, QueueReason, plan, preparing
+from tests.builders import START, a_busy, a_draining, a_release, a_scaling, a_starting, a_view, an_idle
 
 WAITING = Demand(queued=1, pressing=1, oldest_at=START, next_at=START)
 LOW = Demand(queued=1)
+PULLED = RunSpec(container=ContainerSpec(image="org/app:1"))
+BUILT = RunSpec(bundle="a" * 64, container=ContainerSpec())
 CRASHING = Failures(count=3, last_at=START - 1.5, code="crash_loop", message="worker w ended (exit code 1): no module")
 
 CASES = {
     "building_environment": (
-        a_view(a_starting(building=True), demand=WAITING),
+        a_view(a_starting(building=True), demand=WAITING, preparing=preparing(a_release().run)),
         "the environment of the release is being built",
+    ),
+    "building_image": (
+        a_view(a_starting(building=True), demand=WAITING, preparing=preparing(BUILT, "Step 2/3 : RUN pip install x")),
+        "Step 2/3 : RUN pip install x",
+    ),
+    "pulling_image": (
+        a_view(a_starting(building=True), demand=WAITING, preparing=preparing(PULLED)),
+        "org/app:1 is being pulled",
+    ),
+    "pulling_image, and how far": (
+        a_view(a_starting(building=True), demand=WAITING, preparing=preparing(PULLED, "pulling app: 3 of 7 layers")),
+        "pulling app: 3 of 7 layers",
     ),
     "starting_worker, already": (
         a_view(a_starting("a"), a_starting("b"), a_busy(), demand=WAITING, scaling=a_scaling(workers_max=9)),
