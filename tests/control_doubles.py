@@ -9,6 +9,7 @@ from runyard.domain.account import KEY_PREFIX, KeyId
 from runyard.domain.endpoint import ReleaseId
 from runyard.domain.errors import BadRequest, NotFound, TooLarge
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.domain.secret import RegistryId
 
 START = 1_800_000_000.0
 """2027-01-15T08:00:00Z"""
@@ -60,6 +61,9 @@ class CountingIds:
 
     def key(self) -> KeyId:
         return KeyId(self._next("key"))
+
+    def registry(self) -> RegistryId:
+        return RegistryId(self._next("registry"))
 
     def secret(self) -> str:
         return KEY_PREFIX + self._next("secret")

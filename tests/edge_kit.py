@@ -20,7 +20,9 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.adapters.stores.secrets import MemorySecrets
 from runyard.adapters.system import LoopClock, RandomIds
+from runyard.adapters.vault import MemoryVault
 from runyard.config import Settings
 from runyard.domain.account import digest_of
 from runyard.domain.endpoint import Endpoint
@@ -35,11 +37,14 @@ from runyard.services.access import Access
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
 from runyard.services.fleet import Fleet
+from runyard.services.inputs import Inputs
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
+from runyard.services.redaction import Redaction
 from runyard.services.roster import LiveWorker, Roster
+from runyard.services.secrets import Secrets
 from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
@@ -279,12 +284,14 @@ class Yard:
         self.roster = Roster()
         self.book = Book(an_endpoint(), an_endpoint("endpoint-2"))
         self.access = Access(MemoryControl(), self.clock, ids)
-        self.dispatch = Dispatch(
-            self.store, self.roster, self.signals, self.clock, limits=lambda _: settings.attempt_limits
-        )
-        self.jobs = Jobs(self.store, self.dispatch, self.signals, self.clock, ids, terms=lambda _: settings.job_terms)
         self.payloads = MemoryPayloads()
         self.spills = Spills(self.payloads, self.store, self.clock, Carried(settings.webhook_output_bytes_max))
+        inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
+        self.dispatch = Dispatch(
+            self.store, self.roster, inputs, self.signals, self.clock, limits=lambda _: settings.attempt_limits
+        )
+        terms = lambda _: settings.job_terms  # noqa: E731
+        self.jobs = Jobs(self.store, self.dispatch, inputs, self.signals, self.clock, ids, terms=terms)
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)
@@ -297,6 +304,7 @@ class Yard:
             self.clock,
             ids,
             Logs(self.clock),
+            Redaction(Secrets(MemorySecrets(), MemoryVault(), self.book, self.roster.workers, self.clock)),
             options,
         )
         self.fleet = Fleet(self.book, self.store, self.roster, self.signals, self.clock, self.lifecycle)
@@ -368,8 +376,8 @@ class Wire:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, port: int) -> AsyncGenerator[Wire]:
-        wire = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def to(cls, port: int, host: str = "127.0.0.1") -> AsyncGenerator[Wire]:
+        wire = cls(*await asyncio.open_connection(host, port))
         try:
             yield wire
         finally:
@@ -447,7 +455,7 @@ def _unchunk(data: bytes) -> tuple[bytes, int] | None:
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket bound to the address, as the keeper makes them."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
     return sock

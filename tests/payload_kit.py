@@ -7,6 +7,10 @@ from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import EndpointId, JobId
 from runyard.domain.payload import Spilled
 from runyard.ports.payloads import Kept, Payloads
+from runyard.ports.stores import JobStore
+from runyard.ports.system import Clock
+from runyard.services.inputs import Inputs
+from runyard.services.spill import Carried, Spills
 
 ENDPOINT = EndpointId("endpoint-1")
 JOB = JobId("a job/of, a client's..choice é")
@@ -30,6 +34,11 @@ async def read(payloads: Payloads, payload: Spilled) -> bytes:
         return data
     finally:
         await reading.close()
+
+
+def inputs_in(payloads: Payloads, store: JobStore, clock: Clock, *, inline_bytes_max: int = 1 << 20) -> Inputs:
+    """Large ones lie in these payloads."""
+    return Inputs(Spills(payloads, store, clock, Carried(0)), inline_bytes_max=inline_bytes_max)
 
 
 class MemoryPayloads:

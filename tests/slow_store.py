@@ -1,10 +1,12 @@
-"""A `JobStore` that takes its time, as one that writes to disk or to a network does."""
+"""Stores that take their time, as those that write to disk or to a network do."""
 
 import asyncio
 import random
 from typing import Any
 
 from runyard.adapters.stores.memory import MemoryJobs
+from runyard.domain.payload import Spilled
+from tests.payload_kit import MemoryPayloads, MemoryReading
 
 
 class SlowJobs:
@@ -30,3 +32,16 @@ class SlowJobs:
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._chance.choice([0, 0, self._chance.uniform(0, self._pause_s_max)]))
+
+
+class SlowPayloads(MemoryPayloads):
+    """Payloads in memory that are read late."""
+
+    def __init__(self, chance: random.Random, *, pause_s_max: float = 0.05) -> None:
+        super().__init__()
+        self._chance = chance
+        self._pause_s_max = pause_s_max
+
+    async def open(self, payload: Spilled) -> MemoryReading:
+        await asyncio.sleep(self._chance.choice([0, self._chance.uniform(0, self._pause_s_max)]))
+        return await super().open(payload)

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,11 @@ from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import SqliteSecrets
 from runyard.adapters.system import RandomIds, SystemClock
+from runyard.adapters.vault import KEY_FILE, FileVault
 from runyard.adapters.webhooks import HttpxWebhooks
+from runyard.adapters.worker_ports import HeldWorkerPorts
 from runyard.config import Settings
 from runyard.domain.errors import RunyardError
 from runyard.edge.bodies import webhook_body
@@ -43,11 +46,11 @@ from runyard.services.spill import Carried
 log = logging.getLogger("runyard")
 
 
-async def serve(settings: Settings, seat: Seat) -> None:
+async def serve(settings: Settings, seat: Seat, *, worker_hosts: Sequence[str] = ()) -> None:
     """Be the server of a keeper: stand by, open when it says so, and run until it wants this server to stop or to hand
-    over, or is gone itself.
+    over, or is gone itself. Workers may come to `worker_hosts` also while no runtime asks for that.
     """
-    line = await KeeperLine.on(seat.line)
+    line = await KeeperLine.on(seat.line, seat.hatch)
     for number in (signal.SIGTERM, signal.SIGINT):
         # The keeper stops the platform; a signal to this process alone means the same.
         asyncio.get_running_loop().add_signal_handler(number, line.say, "stop")
@@ -56,26 +59,30 @@ async def serve(settings: Settings, seat: Seat) -> None:
     await _first(line.opening, line.stopping, line.lost)
     if line.opening.is_set():
         try:
-            await _run(settings, seat, line)
+            await _run(settings, seat, line, worker_hosts)
         except RunyardError as error:
             line.say("failed", error=error.message)
             raise
 
 
-async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
+async def _run(settings: Settings, seat: Seat, line: KeeperLine, worker_hosts: Sequence[str]) -> None:
     root = settings.make_root()
     ports = user_port, worker_port = socket.socket(fileno=seat.user_port), socket.socket(fileno=seat.worker_port)
     own_ports = [port.getsockname()[1] for port in ports]
     corridor = Corridor(seat.corridor_in, seat.corridor_out)
     vigil = Vigil(settings.vigil_us / 1e6, asyncio.get_running_loop())
-    adapters = _adapters(settings, root, own_ports, line, vigil)
+    worker_ports = HeldWorkerPorts(line, own_ports)
+    adapters = _adapters(settings, root, worker_ports, line, vigil)
     platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
     unpack_logs(platform.logs, root)
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
         listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
-        listening(user_port, platform.job_routes.paths, platform.app, vigil) as for_users,
+        listening(user_port, platform.job_routes.paths, platform.app, vigil, shut_at=worker_ports.hosts) as for_users,
     ):
+        await worker_ports.serve_with(for_workers.add)
+        for worker_host in worker_hosts:
+            await worker_ports.open(worker_host)
         listeners = (for_users, for_workers)
         for number, sock in corridor.arrivals():
             await listeners[number].adopt(sock)
@@ -112,7 +119,9 @@ def _calm_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: KeeperLine, vigil: Vigil) -> Adapters:
+def _adapters(
+    settings: Settings, root: Path, worker_ports: HeldWorkerPorts, line: KeeperLine, vigil: Vigil
+) -> Adapters:
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
@@ -135,6 +144,8 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         outbox=outbox,
         control=control,
         fleet=SqliteFleet(root / "control.db"),
+        secrets=SqliteSecrets(root / "control.db"),
+        vault=FileVault(root / KEY_FILE),
         blobs=blobs,
         payloads=_payloads(settings, root),
         carried=carried,
@@ -143,7 +154,7 @@ def _adapters(settings: Settings, root: Path, own_ports: Collection[int], line: 
         ids=RandomIds(),
         runtime=runtime,
         webhooks=HttpxWebhooks(
-            own_ports=own_ports,
+            own_ports=worker_ports,
             public_only=settings.webhook_targets == "public-only",
         ),
         disk=DataDisk(root, root / "control.db"),

@@ -68,7 +68,9 @@ class Settings:
         "it, and bundles with any store. 0: never.",
     )
     store_bytes_max: int = _setting(
-        2048 * MIB, "Payload bytes that are held in memory; submits over it are answered 503 until jobs expire."
+        2048 * MIB,
+        "Payload bytes that are held in memory, which large inputs and results are not; submits over it are answered 503 "
+        "until jobs expire.",
     )
     run_bytes_max: int = _setting(10 * MIB, "Largest `/run` body in bytes; larger ones get 413.")
     runsync_bytes_max: int = _setting(20 * MIB, "Largest `/runsync` body in bytes; larger ones get 413.")
@@ -82,10 +84,16 @@ class Settings:
         "Results whose body is larger than this many bytes lie in files of their own, where `payloads` says, and not in "
         "memory or among the jobs.",
     )
+    input_inline_bytes: int = _setting(
+        MIB // 4,
+        "Inputs larger than this many bytes lie in files of their own, where `payloads` says, and not in memory or among "
+        "the jobs. They are read when a worker takes their job.",
+    )
     payloads: str = _setting(
         "folder",
-        "Where results over `result_inline_bytes` lie: `folder` (in the data directory) or `s3://bucket/prefix`, an object "
-        "store that speaks S3, below a prefix that is this platform's alone: [how](../howto/results-in-s3.md).",
+        "Where results over `result_inline_bytes`, and inputs over `input_inline_bytes`, lie: `folder` (in the data "
+        "directory) or `s3://bucket/prefix`, an object store that speaks S3, below a prefix that is this platform's alone: "
+        "[how](../howto/results-in-s3.md).",
     )
     s3_endpoint: str = _setting(
         "",
@@ -146,9 +154,9 @@ class Settings:
     )
     keep_bytes_max: int = _setting(
         10 * 1024 * MIB,
-        "Bytes that the database, and the large results of jobs that have ended, may take together before jobs go that are "
-        "kept behind their retention, the oldest first, and before `keep_s` is over. They go, too, when the disk is full. "
-        "With jobs in memory it is an eighth of `store_bytes_max`, if that is less.",
+        "Bytes that the database, and the large inputs and results of jobs that have ended, may take together before jobs "
+        "go that are kept behind their retention, the oldest first, and before `keep_s` is over. They go, too, when the "
+        "disk is full. With jobs in memory it is an eighth of `store_bytes_max`, if that is less.",
     )
     tombstone_s: float = _setting(
         604_800.0,

@@ -21,6 +21,7 @@ from runyard.edge.jobs import JobRoutes
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
+from runyard.ports.secrets import SecretStore, Vault
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Disk, Ids, Signals
 from runyard.ports.webhooks import Outbox, WebhookSender
@@ -31,12 +32,17 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.fleet import Fleet
 from runyard.services.forgetting import Forgetting
+from runyard.services.inputs import Inputs
+from runyard.services.insistence import insist
 from runyard.services.jobs import Jobs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
+from runyard.services.redaction import Redaction
+from runyard.services.registries import Registries
 from runyard.services.room import Room
 from runyard.services.roster import Roster
+from runyard.services.secrets import Secrets
 from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
@@ -53,6 +59,9 @@ class Adapters:
     """What `store` owes."""
     control: ControlStore
     fleet: FleetStore
+    secrets: SecretStore
+    vault: Vault
+    """With the keys to what is in `secrets`."""
     blobs: Blobs
     payloads: Payloads
     """For what is too large for `store`."""
@@ -72,7 +81,8 @@ class Platform:
     def __init__(self, adapters: Adapters, settings: Settings, worker_url: str) -> None:
         a = adapters
         self.runtime_of = a.runtime
-        self.stores = (a.store, a.fleet, a.control)
+        self.clock = a.clock
+        self.stores = (a.store, a.fleet, a.control, a.secrets)
         self._quarantine_after = settings.quarantine_after
         self.broken = asyncio.Event()
         """Set when a loop has ended by itself: without it jobs would wait for ever, so the platform must not go on."""
@@ -82,10 +92,13 @@ class Platform:
         self.logs = Logs(a.clock)
         self.access = Access(a.control, a.clock, a.ids)
         self.endpoints = Endpoints(a.control, a.blobs, a.clock, a.ids, a.signals, terms=settings.job_terms)
+        self.secrets = Secrets(a.secrets, a.vault, self.endpoints, self.roster.workers, a.clock)
+        self.registries = Registries(a.secrets, a.vault, a.clock, a.ids, used_by=self.endpoints.pulling_with)
         self.webhooks = _webhooks(a, settings)
-        self.dispatch = Dispatch(a.store, self.roster, a.signals, a.clock, limits=self._attempt_limits)
-        self.jobs = Jobs(a.store, self.dispatch, a.signals, a.clock, a.ids, terms=self.endpoints.terms)
         self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
+        inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
+        self.dispatch = Dispatch(a.store, self.roster, inputs, a.signals, a.clock, limits=self._attempt_limits)
+        self.jobs = Jobs(a.store, self.dispatch, inputs, a.signals, a.clock, a.ids, terms=self.endpoints.terms)
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
@@ -102,19 +115,12 @@ class Platform:
             a.clock,
             a.ids,
             self.logs,
+            Redaction(self.secrets),
             _worker_options(settings, worker_url),
         )
+        self.secrets.changed = self.lifecycle.secrets_changed
         self.fleet = Fleet(self.endpoints, a.store, self.roster, a.signals, a.clock, self.lifecycle)
-        self.job_routes = JobRoutes(
-            self.jobs,
-            self.endpoints,
-            self.fleet,
-            self.access,
-            limits=RateLimits(settings.rate_limits, self.fleet),
-            run_bytes_max=settings.run_bytes_max,
-            runsync_bytes_max=settings.runsync_bytes_max,
-            spills=self.spills,
-        )
+        self.job_routes = self._job_routes(settings)
         self.worker_routes = WorkerRoutes(
             self.dispatch,
             self.roster,
@@ -130,6 +136,18 @@ class Platform:
         attempts_max = self.endpoints.terms(endpoint_id).attempts_max
         return AttemptLimits(attempts_max=attempts_max, quarantine_after=self._quarantine_after)
 
+    def _job_routes(self, settings: Settings) -> JobRoutes:
+        return JobRoutes(
+            self.jobs,
+            self.endpoints,
+            self.fleet,
+            self.access,
+            limits=RateLimits(settings.rate_limits, self.fleet),
+            run_bytes_max=settings.run_bytes_max,
+            runsync_bytes_max=settings.runsync_bytes_max,
+            spills=self.spills,
+        )
+
     def _control_plane(self, a: Adapters, settings: Settings) -> Starlette:
         """What is not a hot route, behind the user port."""
         return build_app(
@@ -141,6 +159,8 @@ class Platform:
                 dead_letters=DeadLetters(a.store, self.jobs, a.clock),
                 logs=self.logs,
                 webhooks=self.webhooks,
+                secrets=self.secrets,
+                registries=self.registries,
                 blobs=a.blobs,
                 room=self.room,
                 clock=a.clock,
@@ -156,9 +176,11 @@ class Platform:
         """
         await self.access.load()
         await self.endpoints.load()
+        await self.secrets.load()
         runtime = self.runtime_of(self.lifecycle)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
+        await self.lifecycle.see_to(insist(self.secrets.forget_former, self.clock))
         await self.room.look()
         looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room)
         loops = [asyncio.create_task(service.run()) for service in looping]

@@ -91,3 +91,19 @@ def test_a_status_call_can_shorten_a_jobs_life_and_an_expired_job_cannot_be_retr
     until(lambda: outcomes.platform.http.get(path).status_code == 404, "the job expires", 5)
     assert 1.4 < time.monotonic() - began < 4
     assert 404 == post(outcomes, f"retry/{job}", b"").status_code
+
+
+@pytest.mark.row("F119", "F001")
+def test_a_worker_gets_an_input_of_5_mb_as_it_was_sent(outcomes: Endpoint) -> None:
+    value = ['é "\\ ' * 1000 for _ in range(420)]
+    job_id = outcomes.run({"do": "return", "value": value})
+
+    assert {"status": "COMPLETED", "output": value} == result_of(outcomes.ended(job_id))
+
+
+@pytest.mark.row("F120")
+def test_a_worker_gets_several_inputs_of_5_mb_at_once(awaited: Endpoint) -> None:
+    values = [f"{number} " * 2_500_000 for number in range(6)]
+    job_ids = [awaited.run({"do": "return", "value": value}) for value in values]
+
+    assert values == [result_of(awaited.ended(job_id))["output"] for job_id in job_ids]

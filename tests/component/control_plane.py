@@ -15,6 +15,8 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import MemorySecrets
+from runyard.adapters.vault import MemoryVault
 from runyard.api.app import Services, build_app
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.fleet import QueueReason
@@ -29,10 +31,13 @@ from runyard.services.dispatch import Dispatch
 from runyard.services.endpoints import Endpoints
 from runyard.services.jobs import Jobs
 from runyard.services.logs import Logs
+from runyard.services.registries import Registries
 from runyard.services.room import Room
 from runyard.services.roster import Roster
+from runyard.services.secrets import Secrets
 from runyard.services.webhooks import Keeping, Webhooks
 from tests.control_doubles import CountingIds, MemoryBlobs, SetClock, SetDisk
+from tests.payload_kit import MemoryPayloads, inputs_in
 from tests.webhook_kit import RecordingSender
 
 BASE = "http://yard.test:8000"
@@ -115,11 +120,20 @@ class ControlPlane:
             keeping=keeping,
             chance=lambda: 0.5,
         )
+        self.secret_store, self.vault = MemorySecrets(), MemoryVault()
+        self.workers_alive: list[Worker] = []
+        self.registry_users: list[str] = []
+        """Endpoints that use every registry credential."""
+        self.secrets = Secrets(self.secret_store, self.vault, self.endpoints, lambda: self.workers_alive, self.clock)
+        self.registries = Registries(
+            self.secret_store, self.vault, self.clock, self.ids, used_by=lambda registry_id: self.registry_users
+        )
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
         self.job_store, roster, signals = MemoryJobs(), Roster(), LocalSignals()
-        dispatch = Dispatch(self.job_store, roster, signals, self.clock)
-        jobs = Jobs(self.job_store, dispatch, signals, self.clock, self.ids)
+        inputs = inputs_in(MemoryPayloads(), self.job_store, self.clock)
+        dispatch = Dispatch(self.job_store, roster, inputs, signals, self.clock)
+        jobs = Jobs(self.job_store, dispatch, inputs, signals, self.clock, self.ids)
         self.app: ASGIApp = build_app(
             Services(
                 access=self.access,
@@ -129,6 +143,8 @@ class ControlPlane:
                 dead_letters=DeadLetters(self.job_store, jobs, self.clock),
                 logs=self.logs,
                 webhooks=self.webhooks,
+                secrets=self.secrets,
+                registries=self.registries,
                 blobs=self.blobs,
                 room=self.room,
                 clock=self.clock,

@@ -15,7 +15,9 @@ from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import MemorySecrets
 from runyard.adapters.system import LoopClock, RandomIds
+from runyard.adapters.vault import MemoryVault
 from runyard.config import Settings
 from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobState, WorkerId
@@ -55,6 +57,8 @@ class House:
     store: MemoryJobs = field(default_factory=MemoryJobs)
     control: MemoryControl = field(default_factory=MemoryControl)
     fleet: MemoryFleet = field(default_factory=MemoryFleet)
+    secrets: MemorySecrets = field(default_factory=MemorySecrets)
+    vault: MemoryVault = field(default_factory=MemoryVault)
     runtimes: list[FakeRuntime] = field(default_factory=list)
 
     @property
@@ -75,6 +79,8 @@ class House:
             outbox=MemoryOutbox(job_body),
             control=self.control,
             fleet=self.fleet,
+            secrets=self.secrets,
+            vault=self.vault,
             blobs=MemoryBlobs(),
             payloads=MemoryPayloads(),
             carried=Carried(0),

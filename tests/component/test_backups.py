@@ -306,3 +306,23 @@ def test_a_backup_names_the_bucket_that_it_does_not_hold(data: Path, tmp_path: P
 def raw_tables(path: Path) -> list[tuple[str, str]]:
     with closing(sqlite3.connect(path)) as database:
         return database.execute("select name, sql from sqlite_master where sql is not null").fetchall()
+
+
+def test_the_key_of_secrets_is_in_no_backup_and_is_asked_for(data: Path, tmp_path: Path) -> None:
+    (data / "secrets.key").write_text("a key\n")
+    assert 0 == run("backup", tmp_path / "backup", "--data-dir", data).exit_code
+    assert "secrets.key" not in files(tmp_path / "backup")
+    told = restored(tmp_path / "backup", tmp_path / "without").stderr
+
+    assert "1 secrets and 1 registry credentials cannot be read without the key file" in told
+    assert f"copy it to {tmp_path / 'without' / 'secrets.key'}" in told
+
+
+def test_the_key_of_secrets_may_be_there_before_the_restore(backup: Path, tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "with/secrets.key").write_text("a key\n")
+    told = restored(backup, tmp_path / "with").stderr
+
+    assert "cannot be read" not in told
+    assert "a key\n" == (tmp_path / "with/secrets.key").read_text()
+    assert sorted([*RESTORED, "secrets.key"]) == files(tmp_path / "with")

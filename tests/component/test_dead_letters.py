@@ -19,6 +19,7 @@ from runyard.services.roster import Roster
 from tests.builders import ENDPOINT, a_job
 from tests.component.control_plane import ControlPlane
 from tests.control_doubles import CountingIds, SetClock
+from tests.payload_kit import MemoryPayloads, inputs_in
 
 CRASH = Evidence(Cause.WORKER_DIED, signal=11, last_lines=("loading", "boom"))
 
@@ -244,7 +245,8 @@ async def test_strangers_see_and_redrive_nothing(morgue: Morgue) -> None:
 async def test_jobs_that_are_redriven_together_keep_their_order_on_disk_too(tmp_path: Path) -> None:
     clock, signals, ids = SetClock(), LocalSignals(), CountingIds()
     store = EmbeddedJobs(tmp_path / "jobs.db")
-    jobs = Jobs(store, Dispatch(store, Roster(), signals, clock), signals, clock, ids)
+    inputs = inputs_in(MemoryPayloads(), store, clock)
+    jobs = Jobs(store, Dispatch(store, Roster(), inputs, signals, clock), inputs, signals, clock, ids)
     named = [f"job-{number}" for number in range(250)]
     for id in named:
         await store.add(a_job(id, at=clock.at).take(WorkerId("w1"), clock.at).fail("boom", None, clock.at))

@@ -21,11 +21,11 @@ HEALTH = f"/v2/{ENDPOINT}/health"
 
 
 class Pair:
-    """An old and a new process, each a yard, on the same two listening sockets."""
+    """An old and a new process, each a yard, on the same listening sockets: the two, and a further one for workers."""
 
     def __init__(self) -> None:
         self.yards = Yard(), Yard()
-        self.ports = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
+        self.ports = bind("127.0.0.1", 0), bind("127.0.0.1", 0), bind("127.0.0.2", 0)
         self.passed: list[tuple[int, socket.socket]] = []
         self._stack = AsyncExitStack()
         self.full = False
@@ -39,11 +39,13 @@ class Pair:
         self.old = await self._listen(self.yards[0])
 
     async def _listen(self, yard: Yard) -> tuple[Listener, Listener]:
-        user, worker = (port.dup() for port in self.ports)
-        return (
+        user, worker, further = (port.dup() for port in self.ports)
+        listeners = (
             await self._stack.enter_async_context(listening(user, yard.job_routes.paths, nothing_else)),
             await self._stack.enter_async_context(listening(worker, yard.worker_routes.paths, nothing_else)),
         )
+        await listeners[1].add(further)
+        return listeners
 
     def _pass_on(self, number: int, descriptors: list[int]) -> bool:
         if not self.full:
@@ -66,7 +68,7 @@ class Pair:
             port.close()
 
     def wire(self, number: int) -> AsyncIterator[Wire]:
-        return Wire.to(self.ports[number].getsockname()[1])  # type: ignore[return-value]
+        return Wire.to(*reversed(self.ports[number].getsockname()))  # type: ignore[return-value]
 
     def get(self, path: str, key: str | None = None) -> bytes:
         key = key or f"Bearer {self.yards[0].key}"
@@ -104,8 +106,11 @@ async def test_a_connection_between_two_requests_goes_on(pair: Pair) -> None:
     assert 1 == len(pair.passed)
 
 
-async def test_a_held_poll_is_answered_with_nothing_and_its_repetition_is_for_the_new_process(pair: Pair) -> None:
-    async with pair.wire(1) as wire:
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_held_poll_is_answered_with_nothing_and_its_repetition_is_for_the_new_process(
+    pair: Pair, number: int
+) -> None:
+    async with pair.wire(number) as wire:
         wire.send(pair.poll())
         await asyncio.sleep(0.05)
         handing_over = asyncio.create_task(pair.hand_over())
@@ -190,16 +195,17 @@ async def test_a_request_that_never_comes_whole_holds_nobody_up(pair: Pair, monk
             assert b"" == await wire.rest()
 
 
-async def test_who_connects_meanwhile_waits_for_the_new_process(pair: Pair) -> None:
+@pytest.mark.parametrize("number", [0, 2])
+async def test_who_connects_meanwhile_waits_for_the_new_process(pair: Pair, number: int) -> None:
     for one in pair.old:
         await one.hand_over(lambda _: False)
-    async with pair.wire(0) as wire:
+    async with pair.wire(number) as wire:
         wire.send(pair.get(HEALTH))
         await asyncio.sleep(0.05)
         await pair.hand_over()
         reply = await wire.reply()
 
-    assert 200 == reply.status
+    assert (200 if number == 0 else 404) == reply.status
 
 
 async def test_connections_that_cannot_be_passed_on_are_closed(pair: Pair) -> None:

@@ -18,7 +18,9 @@ from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import MemorySecrets
 from runyard.adapters.system import RandomIds, SystemClock
+from runyard.adapters.vault import MemoryVault
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.config import Settings
 from runyard.domain.payload import Spilled
@@ -64,6 +66,8 @@ class Yard:
             outbox=outbox,
             control=control,
             fleet=MemoryFleet(),
+            secrets=MemorySecrets(),
+            vault=MemoryVault(),
             blobs=MemoryBlobs(),
             payloads=self.payloads,
             carried=self.carried,

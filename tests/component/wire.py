@@ -17,7 +17,9 @@ from runyard.adapters.stores.control_memory import MemoryControl
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
+from runyard.adapters.stores.secrets import MemorySecrets
 from runyard.adapters.system import LoopClock, RandomIds
+from runyard.adapters.vault import MemoryVault
 from runyard.config import Settings
 from runyard.domain.endpoint import Endpoint
 from runyard.edge.bodies import job_body
@@ -177,6 +179,8 @@ async def open_ports(
         outbox=MemoryOutbox(job_body),
         control=control,
         fleet=MemoryFleet(),
+        secrets=MemorySecrets(),
+        vault=MemoryVault(),
         blobs=MemoryBlobs(),
         payloads=payloads or MemoryPayloads(),
         carried=Carried(0),

@@ -16,9 +16,11 @@ from pathlib import Path
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
+from runyard.adapters.stores.secrets import SqliteSecrets
 from runyard.adapters.stores.sqlite import migrations_in
 from runyard.domain.account import ApiKey, KeyId, digest_of
 from runyard.domain.job import EndpointId, Job, JobState, WorkerId
+from runyard.domain.secret import FormerSecret, Registry, RegistryId, Secret
 from runyard.domain.terms import QUEUE, OwnTerms
 from runyard.domain.webhook import SigningSecret
 from tests.builders import START, a_job, a_job_that_is, a_release, a_scaling, a_worker, an_endpoint
@@ -46,6 +48,9 @@ WORKERS = [
     a_worker("worker-2", endpoint_id=SECOND.id, created_at=START + 1).spawned(START + 11).drain("it is outdated"),
 ]
 SECRETS = (SigningSecret(value="whsec_c2FtcGxl", created_at=START),)
+SECRET = Secret(name="hf", sealed=b"sealed anew", created_at=START, updated_at=START + 3)
+FORMER = FormerSecret(id=1, name="hf", sealed=b"sealed", replaced_at=START + 3)
+REGISTRY = Registry(id=RegistryId("registry-1"), name="hub", server="ghcr.io", sealed=b"a user", created_at=START)
 OWING = a_job("job-owing", endpoint_id=SECOND.id, webhook="https://receiver.test/hook", expires_at=START + 1e9)
 OWED = b"what the receiver is told"
 AWAY = a_job_that_is(JobState.FAILED, endpoint_id=SECOND.id, id="job-away", expires_at=START + 20)
@@ -95,7 +100,11 @@ async def fill(path: Path) -> None:
         assert [job] == await store.put_away([job], START + 30)
     assert store.outbox is not None
     await store.outbox.keep_secrets(SECOND.id, SECRETS)
-    for each in (control, fleet, store):
+    secrets = SqliteSecrets(path)
+    await secrets.set_secret(SECRET.name, FORMER.sealed, SECRET.created_at, keep_former=False)
+    await secrets.set_secret(SECRET.name, SECRET.sealed, SECRET.updated_at, keep_former=True)
+    await secrets.add_registry(REGISTRY)
+    for each in (control, fleet, store, secrets):
         await each.close()
 
 

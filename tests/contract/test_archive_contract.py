@@ -62,6 +62,22 @@ async def test_an_output_that_lies_elsewhere_is_named(store: JobStore) -> None:
     assert await store.archive.used_bytes() - used >= 5_000_000
 
 
+async def test_an_input_that_lies_elsewhere_is_named_and_counted_with_the_output(store: JobStore) -> None:
+    await stored(store, "a", expires_at=END, input=Spilled("in", 3_000_000))
+    [job] = await store.take(ENDPOINT, A, 1, START)
+    ended = await saved(store, job, job.fail("no", Spilled("out", 5_000_000), START + 2))
+    used = await store.archive.used_bytes()
+    await put_away(store, ended, LATER)
+    assert ended == await kept(store, ended)
+    assert await store.archive.used_bytes() - used >= 8_000_000
+    again = await saved(store, ended, ended.retry(LATER))
+    assert Spilled("in", 3_000_000) == (await kept(store, again)).input
+    again = await saved(store, again, again.cancel(LATER + 1))
+    await put_away(store, again, LATER + 2)
+
+    assert 3_000_000 <= await store.archive.forget_oldest(LATER * 2, 1) < 4_000_000
+
+
 async def test_of_what_has_not_ended_a_tombstone_is_left(store: JobStore) -> None:
     waiting, running = await stored(store, "a", "b", expires_at=END, fingerprint=b"f" * 32)
     [running] = await store.take(ENDPOINT, A, 1, START)
@@ -153,6 +169,19 @@ async def test_a_job_comes_back_to_live_longer(store: JobStore) -> None:
 
     assert [longer] == await store.due(LATER + 500, 9)
     assert longer == await store.latest(ENDPOINT, longer.id)
+
+
+async def test_a_job_that_came_back_leaves_no_tombstone_before_its_end(store: JobStore) -> None:
+    ended = await away(store, "a")
+    await saved(store, ended, ended.expire_in(100_000, LATER))
+    while await store.archive.forget(ENDPOINT, LATER, LATER):
+        pass
+    assert await kept(store, ended)
+
+    await store.remove_endpoint(ENDPOINT)
+    while await store.archive.clear(ENDPOINT):
+        pass
+    assert None is await store.find(ENDPOINT, ended.id)
 
 
 async def test_a_job_does_not_come_back_where_there_is_no_room(new_store: NewStore) -> None:

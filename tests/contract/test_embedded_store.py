@@ -304,6 +304,23 @@ async def test_a_job_still_names_its_large_output_when_the_store_is_opened_again
     await store.close()
 
 
+async def test_a_job_still_names_its_large_input_when_the_store_is_opened_again(tmp_path: Path) -> None:
+    """Out of the journal, whole or cleaned, and out of the archive."""
+    store = opened(tmp_path, clean_from_bytes=1500, ended_max=1)
+    jobs = await stored(store, *"abc", input=Spilled("payload-1", 1 << 30))
+    taken = await saved(store, jobs[1], jobs[1].take(A, START))
+    gone = await saved(store, jobs[2], jobs[2].cancel(START))
+    await put_away(store, gone)
+    for number in range(30):
+        await ended(store, f"other-{number}")
+    await store.close()
+    store = opened(tmp_path)
+
+    assert [jobs[0], taken, gone] == [await kept(store, job) for job in (jobs[0], taken, gone)]
+    assert {Spilled("payload-1", 1 << 30)} == {(await kept(store, job)).input for job in (jobs[0], taken, gone)}
+    await store.close()
+
+
 # The archive
 
 

@@ -250,7 +250,7 @@ async def _step(store: JobStore, jobs: dict[JobId, Job], verb: str, size: int, n
     ended = next((job for job in jobs.values() if job.error is not None), None)
     match verb:
         case "add":
-            job = a_job(f"j{number}", input=payload)
+            job = a_job(f"j{number}", input=payload if size % 4 else Spilled(f"payload-{number}", 1 << 30))
             await store.add(job)
             jobs[job.id] = job
         case "take":
@@ -286,6 +286,21 @@ async def test_one_endpoint_may_leave_room_for_another(new_store: NewStore) -> N
 
 
 # Large payloads
+
+
+async def test_an_input_that_lies_elsewhere_is_named_and_does_not_count_as_held(new_store: NewStore) -> None:
+    store = new_store(1000)
+    input = Spilled("payload-1", 1 << 40)
+    [waiting] = await stored(store, "a", input=input)
+    assert (input, input) == ((await kept(store, waiting)).input, (await store.latest(ENDPOINT, waiting.id)).input)
+    [job] = await store.take(ENDPOINT, A, 1, START)
+    assert input == job.input
+    failed = await saved(store, job, job.fail("no", Spilled("payload-2", 1 << 40), LATER))
+    await saved(store, failed, failed.retry(LATER))
+    [again] = await store.take(ENDPOINT, A, 1, LATER)
+
+    assert (input, None) == (again.input, again.output)
+    assert await fits(store, 1000)
 
 
 async def test_an_output_that_lies_elsewhere_is_named_and_does_not_count_as_held(new_store: NewStore) -> None:

@@ -14,6 +14,7 @@ import pytest
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
+from runyard.adapters.stores.secrets import SqliteSecrets
 from runyard.adapters.stores.sqlite import migrations_in, open_database
 from runyard.domain.errors import RunyardError
 from runyard.domain.job import Job, JobState
@@ -26,7 +27,7 @@ from tests.contract import samples
 from tests.contract.job_stores import B, taken
 
 EVERY_SCHEMA = range(1, samples.NEWEST + 1)
-WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE, TERMS_SINCE, ARCHIVE_SINCE = 2, 3, 4, 5, 6
+WORKERS_SINCE, JOBS_SINCE, WEBHOOKS_SINCE, TERMS_SINCE, ARCHIVE_SINCE, SECRETS_SINCE = 2, 3, 4, 5, 6, 7
 
 
 @pytest.fixture
@@ -108,6 +109,17 @@ async def test_webhooks_that_are_owed_are_there(schema: int, path: Path) -> None
     assert [samples.OWED] * len(owed) == [await store.outbox.body(one.id) for one in owed]
     assert (samples.SECRETS if since else ()) == await store.outbox.secrets(samples.SECOND.id)
     assert since == (await store.outbox.take(START + 10, ()) is not None), "it is still to be delivered"
+    await store.close()
+
+
+@pytest.mark.parametrize("schema", EVERY_SCHEMA)
+async def test_secrets_and_registries_are_there(schema: int, path: Path) -> None:
+    samples.opened_as(schema, path)
+    store = SqliteSecrets(path)
+    found = [*await store.secrets(), *await store.former_secrets(), *await store.registries()]
+
+    assert ([samples.SECRET, samples.FORMER, samples.REGISTRY] if schema >= SECRETS_SINCE else []) == found
+    await store.set_secret("new", b"sealed", START, keep_former=False)
     await store.close()
 
 

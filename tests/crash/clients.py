@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from tests.crash.record import TERMINAL, End, Ticket
 
+LARGE_TIMES = 5000
+"""A third of the inputs have their token so many times, which makes them large enough to lie outside the store."""
 OPEN_MAX = 10
 """Jobs a client follows at once."""
 PAUSE_S = 0.01
@@ -101,7 +103,8 @@ class Client(threading.Thread):
         self._sent += 1
         token, fails = f"client-{self.number}-{self._sent}", self._chance.random() < 0.15
         took = self._chance.choice([0, 0.05, 0.1, 0.3, 0.6])
-        work = {"input": {"token": token, "fail": fails, "s": took}}
+        times = self._chance.choice([0, 0, LARGE_TIMES])
+        work = {"input": {"token": token, "fail": fails, "s": took, "pad": token * times, "times": times}}
         sent_at = time.monotonic()
         how = f"runsync?wait={RUNSYNC_WAIT_MS}" if sync else "run"
         answer = self._ask("POST", f"{target.path}/{how}", work)

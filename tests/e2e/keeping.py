@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,12 +108,19 @@ class Endpoint:
 
 @contextmanager
 def keeping(
-    data: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None, log: Path | None = None
+    data: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+    command: Sequence[str] = (),
 ) -> Iterator[Keeping]:
-    """Serve from this folder. At the end nothing of it may be left, unless the test has killed the keeper."""
+    """Serve from this folder, by `command` or as everybody does. At the end nothing of it may be left, unless the test
+    has killed the keeper.
+    """
     log = log or data.parent / f"{data.name}.log"
     cwd = cwd or data.parent
-    command = [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", str(data), *flags]
+    command = command or [sys.executable, "-m", "runyard", "serve", "--port", "0", "--data-dir", str(data), *flags]
     with (
         log.open("a") as errors,
         subprocess.Popen(

@@ -55,6 +55,22 @@ def test_a_large_result_lies_in_the_bucket_until_its_job_is_deleted(
     assert CREDENTIALS["AWS_ACCESS_KEY_ID"] not in log
 
 
+def test_a_large_input_lies_in_the_bucket_until_its_job_is_deleted(store: ObjectStore, tmp_path: Path) -> None:
+    with keeping(tmp_path / "data", env=settings(store, f"s3://{BUCKET}/inputs")) as platform:
+        endpoint = platform.deploy("sizes", handler="sizes.py")
+        text = "é" * 4 * MB
+        job_id = endpoint.run({"text": text})
+        assert "COMPLETED" == ended(endpoint, job_id, BUILD_S_MAX)["status"]
+        [key] = [key for key in store.names() if key.startswith(f"inputs/{endpoint.id},{job_id},")]
+        job = platform.http.get(f"/v2/{endpoint.id}/requests/{job_id}").json()
+
+        assert (text, 4 * MB) == (job["input"]["text"], job["output"]["length"])
+        assert 8 * MB < store.client.head_object(Bucket=BUCKET, Key=key)["ContentLength"]
+        assert 0 == platform.command("delete", endpoint.id).returncode
+        assert 0 == platform.restart().returncode
+        until(lambda: [name for name in store.names() if name.startswith("inputs/")] == ["inputs/owner"])
+
+
 def test_large_results_take_no_memory_on_their_way_to_the_bucket_and_back(store: ObjectStore, tmp_path: Path) -> None:
     with keeping(tmp_path / "data", env=settings(store, f"s3://{BUCKET}/memory")) as platform:
         endpoint = platform.deploy("large", handler="large.py")

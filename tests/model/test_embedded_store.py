@@ -20,6 +20,7 @@ from runyard.adapters.stores.memory import MemoryJobs
 from runyard.domain.attempt import Cause, Evidence
 from runyard.domain.errors import Conflict, InvalidTransition, TooBusy
 from runyard.domain.job import EndpointId, Job, JobId, JobState, WorkerId
+from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobCounts, JobQuery, JobStore
 from tests.builders import ENDPOINT, START, a_job
 
@@ -117,7 +118,8 @@ class SameStores(RuleBasedStateMachine):
         endpoint_id, job_id = ENDPOINTS[endpoint % 2], JobId(f"job-{number}")
         if any(self.run(self.memory.find(id, job_id)) for id in ENDPOINTS):
             return  # Nobody is asked whether an id is that of a job which was put away.
-        job = a_job(job_id, at=self.now, endpoint_id=endpoint_id, webhook=webhook, input=b"%d" % number * 50)
+        input = b"%d" % number * 50 if number % 3 else Spilled(f"payload-{number}", 5000)
+        job = a_job(job_id, at=self.now, endpoint_id=endpoint_id, webhook=webhook, input=input)
         self.jobs.append((endpoint_id, job_id))
         self.same(lambda store: store.add(job.take(WORKERS[0], self.now) if leased else job))
 

@@ -18,12 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from runyard.domain.attempt import ATTEMPTS_KEPT_MAX, ATTEMPTS_MAX, Cause
 from runyard.domain.errors import Conflict, Expired, Quarantined
 from runyard.domain.job import RETRYABLE, ExecutionPolicy, Job, JobId, JobState, WorkerId
+from runyard.domain.payload import Spilled
 from runyard.domain.terms import QUEUE, JobTerms, TtlScope
 from runyard.services.dispatch import SUSPICION_S, end_state
 from runyard.services.jobs import Request
 from tests.builders import ENDPOINT
 from tests.model.grounds import EmbeddedGround, Ground, MemoryGround
-from tests.model.yard import Poll, Process, Yard
+from tests.model.yard import Poll, Process, Yard, input_of
 
 PICKS = st.integers(0, 99)
 LIMITS = st.sampled_from([1, 1, 1, 3])
@@ -81,6 +82,7 @@ class JobLife(RuleBasedStateMachine):
         """First in, first out after what came back, save for what the worker may not have."""
         for job in jobs:
             assert job.held_by(poll.worker.id)
+            assert job.input == input_of(job.id), "it comes with its input, wherever that was"
             assert poll.worker.id not in self.lost[job.id]
             assert job.expires_at > self.yard.clock.now(), f"{job.id} was handed out after its time"
             if job.id in self.queue:
@@ -132,9 +134,9 @@ class JobLife(RuleBasedStateMachine):
             assert (was, True) == self.yard.submit_once(was.id, policy=was.policy)
         else:
             with pytest.raises(Expired if same else Conflict):
-                self.yard.submit_once(was.id, policy=was.policy, input=b"1" if same else b"2")
+                self.yard.submit_once(was.id, policy=was.policy, other=b"" if same else b"2")
 
-    @precondition(lambda self: self.before)
+    @precondition(lambda self: self.present())
     @rule(pick=PICKS)
     def cancel(self, pick: int) -> None:
         was = self.pick(pick)
@@ -180,7 +182,7 @@ class JobLife(RuleBasedStateMachine):
             pass
         self.kept.clear()
 
-    @precondition(lambda self: self.before)
+    @precondition(lambda self: self.present())
     @rule(pick=PICKS, ttl_s=st.sampled_from([1, 100]))
     def set_lifetime(self, pick: int, ttl_s: float) -> None:
         self.yard.run(self.yard.jobs.expire_in(ENDPOINT, self.pick(pick).id, ttl_s))
@@ -221,7 +223,7 @@ class JobLife(RuleBasedStateMachine):
                 process.hands.discard(id)
                 self.report(process, id, b'"result"', None if outcome == "result" else "boom")
 
-    @precondition(lambda self: self.before and self.yard.processes)
+    @precondition(lambda self: self.present() and self.yard.processes)
     @rule(pick=PICKS, worker=PICKS, kind=st.sampled_from(["result", "progress", "chunk"]))
     def say_what_may_not_count(self, pick: int, worker: int, kind: str) -> None:
         """Any worker says something about any job: only the holder's word counts."""
@@ -301,7 +303,7 @@ class JobLife(RuleBasedStateMachine):
             "lose": held,
             "take": waiting and pollers,
             "poll": waiting and pollers,
-            "cancel": self.before,
+            "cancel": self.present(),
             "purge": waiting,
             "retry": ended,
         }
@@ -335,7 +337,7 @@ class JobLife(RuleBasedStateMachine):
                 return waiting, purge, lambda told, job: job.state is JobState.CANCELLED
             case _:
                 id = yard.jobs.new_id(sync=False)
-                submit = yard.jobs.submit(yard.endpoint, Request(input=b"1"), id)
+                submit = yard.jobs.submit(yard.endpoint, Request(input=input_of(id)), id)
                 return {id}, submit, lambda told, job: told.id == job.id
 
     def check_takeover(self) -> None:
@@ -396,6 +398,12 @@ class JobLife(RuleBasedStateMachine):
             found = self.yard.run(self.yard.store.find(ENDPOINT, id))
             assert self.kept.get(id) == (found if isinstance(found, Job) else None)
             assert found is not None
+
+    @invariant()
+    def what_jobs_name_is_there(self) -> None:
+        for job in self.yard.all_jobs().values():
+            if isinstance(job.input, Spilled):
+                assert input_of(job.id) == self.yard.payloads.load(job.input)
 
     @invariant()
     def a_run_ends_once(self) -> None:
@@ -515,9 +523,12 @@ class JobLife(RuleBasedStateMachine):
         return id in self.before and self.before[id].expires_at <= self.yard.clock.now()
 
     def pick(self, pick: int) -> Job:
-        """A job that has not expired, as it is."""
-        jobs = list(self.before.values())
+        jobs = self.present()
         return jobs[pick % len(jobs)]
+
+    def present(self) -> list[Job]:
+        """Jobs that have not expired, as they are. One may have when it lost its worker, and nobody has swept it yet."""
+        return [job for job in self.before.values() if not is_over(job, self.yard.clock.now())]
 
     def not_waiting(self) -> list[Process]:
         return [process for process in self.yard.processes if not process.waits]

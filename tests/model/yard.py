@@ -9,20 +9,41 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.fleet import MemoryFleet
 from runyard.domain.attempt import Cause
 from runyard.domain.job import Job, JobId, JobState, WorkerId
+from runyard.domain.payload import Spilled
 from runyard.domain.terms import DEFAULT_TERMS
 from runyard.domain.worker import Exit
 from runyard.ports.runtime import Launch
 from runyard.ports.stores import JobQuery, JobStore
 from runyard.services.adoption import Adoption, Records
 from runyard.services.dispatch import Dispatch
+from runyard.services.inputs import Inputs
 from runyard.services.jobs import Jobs, Request
 from runyard.services.roster import LiveWorker, Roster
+from runyard.services.spill import Carried, Spills
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, a_worker, an_endpoint
 from tests.control_doubles import CountingIds, SetClock
 from tests.edge_kit import Book
 from tests.model.grounds import Ground
+from tests.payload_kit import MemoryPayloads, MemoryReading
 from tests.runtime_kit import Listener
+
+INLINE_BYTES_MAX = 20
+
+
+def input_of(id: JobId) -> bytes:
+    """What the job of this id is submitted with; every other one is large."""
+    return id.encode().ljust(INLINE_BYTES_MAX + 1 if int(id.rpartition("-")[2]) % 2 else 1)
+
+
+class TurningPayloads(MemoryPayloads):
+    """Others come in between when one is read."""
+
+    async def open(self, payload: Spilled) -> MemoryReading:
+        await asyncio.sleep(0)
+        reading = await super().open(payload)
+        await asyncio.sleep(0)
+        return reading
 
 
 class Poll:
@@ -94,6 +115,8 @@ class Yard:
         self.loop = OneThreadLoop()
         self.clock, self.ids, self.signals = SetClock(), CountingIds(), LocalSignals()
         self.ground = ground
+        self.payloads = TurningPayloads()
+        """They outlive each process, as files do."""
         self.endpoint = an_endpoint()
         self.processes: list[Process] = []
         self.told: Any = None
@@ -103,10 +126,12 @@ class Yard:
     def _begin(self, store: JobStore) -> None:
         """A platform process."""
         self.store, self.roster = store, Roster()
-        self.dispatch = Dispatch(store, self.roster, self.signals, self.clock)
+        self.spills = Spills(self.payloads, store, self.clock, Carried(0))
+        inputs = Inputs(self.spills, inline_bytes_max=INLINE_BYTES_MAX)
+        self.dispatch = Dispatch(store, self.roster, inputs, self.signals, self.clock)
         self.dispatch.replace_worker = self._replace
         terms = lambda endpoint_id: self.terms  # noqa: E731
-        self.jobs = Jobs(store, self.dispatch, self.signals, self.clock, self.ids, terms=terms)
+        self.jobs = Jobs(store, self.dispatch, inputs, self.signals, self.clock, self.ids, terms=terms)
         self.sweeper = Sweeper(store, self.dispatch, self.signals, self.clock)
 
     def handed(self, poll: Poll, jobs: Sequence[Job]) -> None:
@@ -136,15 +161,16 @@ class Yard:
         return [job for job in self.all_jobs().values() if job.state is JobState.IN_QUEUE]
 
     def submit(self, id: JobId, **request: Any) -> Job:
-        return self.run(self.jobs.submit(self.endpoint, Request(input=b"1", **request), id))
+        return self.run(self.jobs.submit(self.endpoint, Request(input=input_of(id), **request), id))
 
-    def submit_once(self, id: JobId, *, input: bytes = b"1", **request: Any) -> tuple[Job, bool]:
-        """Under this name."""
-        return self.run(self.jobs.submit_once(self.endpoint, Request(input=input, **request), id))
+    def submit_once(self, id: JobId, *, other: bytes = b"", **request: Any) -> tuple[Job, bool]:
+        """Under this name; with `other` it is another request."""
+        return self.run(self.jobs.submit_once(self.endpoint, Request(input=input_of(id) + other, **request), id))
 
     def sweep(self) -> None:
         while self.run(self.sweeper.sweep()):
             pass
+        self.run(self.spills.sweep())
 
     def start_worker(self) -> Process:
         process = Process(self.roster.add(a_worker(self.ids.worker())))
@@ -241,7 +267,7 @@ class Yard:
 
     # What the adoption tells its heirs
 
-    def adopted(self, live: LiveWorker) -> None:
+    async def adopted(self, live: LiveWorker) -> None:
         process = next(process for process in self.processes if process.id == live.id)
         process.live = live
         if live.held.keys() - process.hands:

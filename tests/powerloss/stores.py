@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.system import SystemClock
 from runyard.domain.account import ApiKey, KeyId, digest_of
+from runyard.domain.errors import Conflict
 from runyard.domain.job import EndpointId, Job, JobId, JobState
 from runyard.ports.stores import JobQuery
+from runyard.services.inputs import Inputs
 from runyard.services.spill import Carried, Spills
 from tests.builders import ENDPOINT, START, WORKER, a_job, a_release, an_endpoint
 from tests.powerloss.log import Acks
@@ -109,6 +112,41 @@ async def results(folder: Path, count: str, how: str = "synced") -> None:
     await store.close()
 
 
+async def inputs(folder: Path, count: str, how: str = "synced") -> None:
+    """Large inputs of several jobs at once, kept in files. Each is submitted a second time, with another input, and refused;
+    a third fail and run again, some are put away, and what nobody names is swept away meanwhile.
+    """
+    acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", clean_from_bytes=1 << 12)
+    spills = Spills(FolderPayloads(folder / "payloads", synced=how == "synced"), store, SystemClock(), Carried(0))
+    inputs = Inputs(spills, inline_bytes_max=0)
+
+    async def keep(job: Job) -> Job:
+        await store.add(job)
+        return job
+
+    async def live(number: int) -> None:
+        id = f"job-{number}"
+        job = await inputs.spill(a_job(id, input=result_of(id)), keep)
+        acks.tell(f"{job.id} added")
+        with suppress(Conflict):
+            await inputs.spill(a_job(id, input=b"another"), keep)
+        for leased in await store.take(ENDPOINT, WORKER, 1, START):
+            [(_, input)] = (await inputs.load([leased])).ready
+            assert input == result_of(leased.id)
+            failed = leased.fail("boom", None, START + 1)
+            ended = failed if leased.run == 1 and int(leased.id[4:]) % 3 == 0 else leased.complete(b"1", START + 1)
+            await store.save(ended, leased)
+            if ended is failed:
+                await asyncio.gather(spills.sweep(), store.save(failed.retry(START + 2), failed))
+
+    for first in range(0, int(count), 4):
+        await asyncio.gather(*(live(number) for number in range(first, first + 4)))
+        done = await store.list(ENDPOINT, JobQuery(states=frozenset({JobState.COMPLETED}), limit=2))
+        await store.put_away(done.jobs, START + 1000)
+        await spills.sweep()
+    await store.close()
+
+
 async def careless(folder: Path, count: str) -> None:
     """Endpoints' keys beside jobs that need not survive a power failure: these must not take the keys with them."""
     acks, path = Acks(), folder / "control.db"
@@ -165,6 +203,7 @@ if __name__ == "__main__":
         "blobs": blobs,
         "jobs": jobs,
         "results": results,
+        "inputs": inputs,
         "careless": careless,
         "backups": backups,
     }

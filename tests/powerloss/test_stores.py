@@ -131,6 +131,40 @@ async def results_hold(folder: Path, done: Iterable[str]) -> tuple[set[str], set
     return whole, lost
 
 
+def inputs_lost(cut: Cut) -> Iterable[str]:
+    """Jobs that were acknowledged and are not there, and whatever job names an input that is not there as it was."""
+    added = {ack.decode().split()[0] for ack in cut.acks}
+    there, lost = asyncio.run(inputs_hold(cut.folder, added))
+    return {f"{job_id} is not there" for job_id in added - there} | {
+        f"{job_id} names no whole input" for job_id in lost
+    }
+
+
+async def inputs_hold(folder: Path, added: Iterable[str]) -> tuple[set[str], set[str]]:
+    """All jobs, and those of them whose input is not whole; `added` may be put away."""
+    store = EmbeddedJobs(folder / "jobs.db")
+    spills = Spills(FolderPayloads(folder / "payloads"), store, SystemClock(), Carried(0))
+    there, lost = set[str](), set[str]()
+    try:
+        await spills.sweep()
+        listed = (await store.list(ENDPOINT, JobQuery(limit=10**6))).jobs
+        for job_id in {job.id for job in listed} | {JobId(job_id) for job_id in added}:
+            job = await store.get(ENDPOINT, job_id)
+            if job is None:
+                continue
+            there.add(job.id)
+            assert isinstance(job.input, Spilled)
+            try:
+                found = await spills.load(job.input)
+            except NotFound:
+                found = b""
+            if found != result_of(job.id):
+                lost.add(job.id)
+    finally:
+        await store.close()
+    return there, lost
+
+
 def careless_lost(cut: Cut) -> Iterable[str]:
     """Nor may the file be damaged, or the jobs that are still in it."""
     database = cut.folder / "control.db"
@@ -175,6 +209,22 @@ def test_large_results_outlive_a_power_failure_with_the_ends_of_their_jobs(tmp_p
 
 def test_large_results_that_are_not_synced_are_found_to_be_lost(tmp_path: Path) -> None:
     findings = recorded(tmp_path, "results", 80, "unsynced").examine(results_lost, cuts=50, seed=SEED)
+
+    assert findings.cuts_with_problems > 10
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_large_inputs_outlive_a_power_failure_with_the_jobs_that_were_acknowledged(
+    tmp_path: Path, *, strict: bool
+) -> None:
+    findings = recorded(tmp_path, "inputs", 80).examine(inputs_lost, cuts=RESULT_CUTS, seed=SEED, strict=strict)
+
+    assert not findings.problems, str(findings)
+    assert findings.acks > RESULT_CUTS
+
+
+def test_large_inputs_that_are_not_synced_are_found_to_be_lost(tmp_path: Path) -> None:
+    findings = recorded(tmp_path, "inputs", 80, "unsynced").examine(inputs_lost, cuts=50, seed=SEED)
 
     assert findings.cuts_with_problems > 10
 

@@ -1,8 +1,8 @@
 """Copies of a data directory that can be trusted, and the way back.
 
 A backup is a folder: `control.db` (endpoints, keys' digests, workers' records, jobs with their results, webhooks that are
-owed and the secrets that sign them), `blobs/` (bundles), `payloads/` (large results) and `backup.json`, which says what
-belongs to it.
+owed and the secrets that sign them), `blobs/` (bundles), `payloads/` (large inputs and results) and `backup.json`, which
+says what belongs to it.
 
 1. The database is copied as it is at one moment, while others write to it. Blobs and payloads are copied after it: they
    never change, and are there before the database names them. Payloads go when it does not name them any more, which
@@ -10,6 +10,7 @@ belongs to it.
 2. What is made has another name until all of it is on disk and has been checked, so that half a backup is never taken for
    one, nor half a restored data directory for a whole one.
 3. A backup does not open the platform: no API key is in it, only digests. Restoring makes a new key for the administrator.
+   Nor does it open the secrets that are sealed in the database: their key file is not in it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from runyard.adapters.payload_names import job_in
 from runyard.adapters.payload_owner import place_in
 from runyard.adapters.payloads import nothing_forgotten
 from runyard.adapters.stores.sqlite import SQL, migrations_in, named_queries, open_database, transaction
+from runyard.adapters.vault import KEY_FILE
 from runyard.domain.account import digest_of
 from runyard.domain.errors import BadRequest, Conflict, RunyardError
 
@@ -43,7 +45,7 @@ RESTORING = "restoring"
 """In a data directory: what is being restored into it, or was when that was interrupted."""
 COPY_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_OF_NO_IMPORTANCE = {"keeper.lock", "lost+found", RESTORING}
+_OF_NO_IMPORTANCE = {"keeper.lock", "lost+found", RESTORING, KEY_FILE}
 
 
 class PayloadFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +56,7 @@ class PayloadFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What is in a backup. `schema` is the database's; `database` its SHA-256; `blobs` has the bytes of each.
 
-    `bucket` is where large results lie, or have lain, that are not in it.
+    `bucket` is where large inputs and results lie, or have lain, that are not in it.
     """
 
     format: int
@@ -149,6 +151,12 @@ def restore(backup: Path, root: Path, *, now: float, key: Callable[[], tuple[str
             sync(root)
         shutil.rmtree(draft)
     return manifest
+
+
+def sealed_in(root: Path) -> tuple[int, int]:
+    """How many secrets and registry credentials a restored data directory has that open with the key file alone."""
+    with closing(sqlite3.connect(f"{(root / DATABASE).as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        return connection.execute("select (select count() from secrets), (select count() from registries)").fetchone()
 
 
 def check_whole(root: Path) -> None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from runyard.adapters.worker_ports import HeldPort
 from runyard.domain.errors import BadRequest, StartFailed
 
-PROTOCOL = 1
+PROTOCOL = 2
 """What this server speaks."""
-PORTS = 2
 FDS_PER_MESSAGE = 200
 """Linux passes at most 253 at once."""
+_GONE = {"error": "the keeper is gone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Seat:
     """What a server inherits from its keeper, as file descriptors."""
 
     line: int
+    hatch: int
     user_port: int
     worker_port: int
     corridor_in: int
@@ -40,7 +42,7 @@ class Seat:
         protocol, _, descriptors = spec.partition(":")
         if protocol != str(PROTOCOL):
             raise BadRequest(
-                f"this version needs a newer keeper (protocol {PROTOCOL}, the running one speaks {protocol}): "
+                f"this version needs another keeper (protocol {PROTOCOL}, the running one speaks {protocol}): "
                 "stop the platform and serve again"
             )
         return cls(*map(int, descriptors.split(",")))
@@ -73,7 +75,7 @@ class Ears(Protocol):
 class KeeperLine(asyncio.Protocol):
     """Orders are events: they stay set. Workers' news go to whoever has spawned or adopted them."""
 
-    def __init__(self) -> None:
+    def __init__(self, hatch: Hatch | None = None) -> None:
         self.opening = asyncio.Event()
         """The stores and the ports are ours."""
         self.handing_over = asyncio.Event()
@@ -82,18 +84,21 @@ class KeeperLine(asyncio.Protocol):
         """The keeper is gone, and with it the workers."""
         self.left: set[str] = set()
         """Workers of an earlier server that nobody has adopted yet."""
+        self.ports: dict[str, HeldPort] = {}
+        """Those besides the two that the keeper holds, by address."""
+        self._hatch = hatch
         self._transport: asyncio.WriteTransport | None = None
         self._got = bytearray()
         self._numbers = itertools.count()
-        self._spawning: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ears: dict[str, Ears] = {}
 
     @classmethod
-    async def on(cls, descriptor: int) -> KeeperLine:
-        """Speak on this inherited socket."""
+    async def on(cls, descriptor: int, hatch: int) -> KeeperLine:
+        """Speak on these inherited sockets."""
         sock = socket.socket(fileno=descriptor)
         sock.setblocking(False)
-        _, line = await asyncio.get_running_loop().create_unix_connection(cls, sock=sock)
+        _, line = await asyncio.get_running_loop().create_unix_connection(lambda: cls(Hatch(hatch)), sock=sock)
         return line
 
     def say(self, order: str, **message: Any) -> None:
@@ -116,12 +121,9 @@ class KeeperLine(asyncio.Protocol):
         """Start a worker as the keeper's child; its output goes to `spool`. Returns its pid and what it had to complain
         about on standard error until it closed that, if that is asked for. Raises `StartFailed`.
         """
-        number = next(self._numbers)
-        answer = self._spawning[number] = asyncio.get_running_loop().create_future()
         self._ears[id] = ears
-        self.say(
+        reply = await self._ask(
             "spawn",
-            n=number,
             id=id,
             argv=list(argv),
             cwd=str(cwd),
@@ -129,10 +131,6 @@ class KeeperLine(asyncio.Protocol):
             spool=str(spool),
             complaints=complaints,
         )
-        try:
-            reply = await answer
-        finally:
-            self._spawning.pop(number, None)
         if "error" in reply:
             self.release(id)
             raise StartFailed(f"cannot start {argv[0]}: {reply['error']}")
@@ -159,6 +157,35 @@ class KeeperLine(asyncio.Protocol):
         self.release(id)
         self.say("forget", id=id)
 
+    # Ports
+
+    async def open_port(self, host: str, numbers: Sequence[int]) -> HeldPort:
+        """What listens at this address, on the first of these ports that is free there, 0 being any. The keeper
+        holds it until `close_port`; what is open there already stays what it is. Raises `StartFailed`.
+        """
+        if host not in self.ports:
+            reply = await self._ask("open-port", host=host, numbers=list(numbers))
+            if "error" in reply:
+                raise StartFailed(f"cannot listen for workers at {host}: {reply['error']}")
+        return self.ports[host]
+
+    async def close_port(self, host: str) -> None:
+        """Once nobody serves it here: who connects from now on is refused."""
+        if host in self.ports:
+            await self._ask("close-port", host=host)
+
+    async def _ask(self, order: str, **message: Any) -> dict[str, Any]:
+        """The keeper's answer. Without a keeper it is an error."""
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        if self.lost.is_set():
+            answer.set_result(_GONE)
+        self.say(order, n=number, **message)
+        try:
+            return await answer
+        finally:
+            self._asked.pop(number, None)
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,24 +199,34 @@ class KeeperLine(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
+        if self._hatch is not None:
+            self._hatch.close()
         for ears in list(self._ears.values()):
             ears.exited(-signal.SIGKILL)  # The kernel kills the workers of a keeper that dies.
-        for answer in self._spawning.values():
+        for answer in self._asked.values():
             if not answer.done():
-                answer.set_result({"error": "the keeper is gone"})
+                answer.set_result(_GONE)
 
     def _hear(self, message: dict[str, Any]) -> None:
         match message:
-            case {"say": "open", "workers": workers}:
+            case {"say": "open", "workers": workers, "ports": hosts}:
                 self.left = set(workers)
+                self._put_by(hosts)
                 self.opening.set()
             case {"say": "hand-over"}:
                 self.handing_over.set()
             case {"say": "stop"}:
                 self.stopping.set()
-            case {"say": "spawned", "n": number}:
-                if (answer := self._spawning.get(number)) is not None and not answer.done():
-                    answer.set_result(message)
+            case {"say": "spawned"}:
+                self._answer(message)
+            case {"say": "port", "host": host}:
+                # Whether or not anyone still waits for it: what is in the hatch must come out in its turn.
+                if "closed" in message:
+                    if (port := self.ports.pop(host, None)) is not None:
+                        port.sock.close()
+                elif "error" not in message and not self._put_by([host]):
+                    message["error"] = "too many files are open"
+                self._answer(message)
             case {"say": "output", "id": id} if id in self._ears:
                 keys = ("base", "read", "end", "last")
                 self._ears[id].wrote(Output(*(message[key] for key in keys)))
@@ -197,6 +234,38 @@ class KeeperLine(asyncio.Protocol):
                 self._ears[id].exited(code)
             case _:
                 pass
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        if (answer := self._asked.get(message["n"])) is not None and not answer.done():
+            answer.set_result(message)
+
+    def _put_by(self, hosts: Sequence[str]) -> bool:
+        """Take the ports at these addresses out of the hatch; False when some could not be had."""
+        taken = self._hatch.take(hosts) if self._hatch is not None else {}
+        for host, port in taken.items():
+            if self.ports.setdefault(host, port) is not port:
+                port.sock.close()  # It came before, for one who did not wait for it.
+        return self.ports.keys() >= set(hosts)
+
+
+class Hatch:
+    """Where the keeper passes ports to this server, before it says on the line which they are."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._sock = socket.socket(fileno=descriptor)
+        self._sock.setblocking(False)
+
+    def take(self, hosts: Sequence[str]) -> dict[str, HeldPort]:
+        """The next ones, which are at these addresses; fewer when this process may not open so many files."""
+        taken: dict[str, HeldPort] = {}
+        for start in range(0, len(hosts), FDS_PER_MESSAGE):
+            _, descriptors, _, _ = socket.recv_fds(self._sock, 1, FDS_PER_MESSAGE)
+            socks = (socket.socket(fileno=fd) for fd in descriptors)
+            taken |= zip(hosts[start : start + FDS_PER_MESSAGE], map(HeldPort.on, socks), strict=False)
+        return taken
+
+    def close(self) -> None:
+        self._sock.close()
 
 
 class Corridor:

@@ -74,7 +74,7 @@ class FolderPayloads:
     def _place(self, ref: str) -> Path:
         if job_in(ref) is None:
             raise NotFound(
-                f"the output lies at {ref}, which is not in the data directory: set payloads to where that is, to read it"
+                f"a payload lies at {ref}, which is not in the data directory: set payloads to where that is, to read it"
             )
         return self._root / ref
 
@@ -171,8 +171,8 @@ def _opened(place: Path, payload: Spilled) -> int:
 
 def _missing(payload: Spilled) -> str:
     return (
-        f"the output, {payload.size} bytes, is not in the data directory any more; if it was restored from a copy, "
-        "restore its folder payloads as well"
+        f"a payload of {payload.size} bytes, payloads/{payload.ref}, is not in the data directory any more; if that was "
+        "restored from a copy, restore its folder payloads as well"
     )
 
 

@@ -86,7 +86,7 @@ class S3Payloads:
         name = ref.removeprefix(str(self._bucket))
         if name == ref or job_in(name) is None:
             raise NotFound(
-                f"the output lies at {ref}, and the setting payloads is {self._bucket}: set it back to read that"
+                f"a payload lies at {ref}, and the setting payloads is {self._bucket}: set it back to read that"
             )
         return name
 
@@ -216,4 +216,4 @@ def is_ref(ref: str) -> bool:
 
 
 def _missing(payload: Spilled) -> str:
-    return f"the output, {payload.size} bytes, is not at {payload.ref} any more"
+    return f"a payload of {payload.size} bytes is not at {payload.ref} any more"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from runyard.domain.account import KEY_PREFIX, KeyId
 from runyard.domain.endpoint import ReleaseId
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.domain.secret import RegistryId
 from runyard.domain.webhook import SECRET_BYTES
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -67,6 +68,9 @@ class RandomIds:
 
     def key(self) -> KeyId:
         return KeyId(_word(14))
+
+    def registry(self) -> RegistryId:
+        return RegistryId(_word(14))
 
     def secret(self) -> str:
         return KEY_PREFIX + secrets.token_urlsafe(32)

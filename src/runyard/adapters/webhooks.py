@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -78,7 +78,7 @@ def look_up(host: str) -> tuple[str, ...]:
 class HttpxWebhooks:
     """Every request has a connection of its own: receivers are many, and each is called now and then."""
 
-    def __init__(self, *, own_ports: Collection[int], public_only: bool = False, lookup: Lookup = look_up) -> None:
+    def __init__(self, *, own_ports: Container[int], public_only: bool = False, lookup: Lookup = look_up) -> None:
         self._own_ports = own_ports
         self._public_only = public_only
         self._lookup = lookup

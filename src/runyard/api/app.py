@@ -13,8 +13,10 @@ from runyard.api.dead_letters import DeadLetterRoutes
 from runyard.api.keys import Keys
 from runyard.api.logs import LogStreams
 from runyard.api.metrics import Metrics
+from runyard.api.registries import RegistryRoutes
 from runyard.api.replies import client_left, http_error, runyard_error, unexpected_error
 from runyard.api.rest_v2 import Serverless
+from runyard.api.secrets import SecretRoutes
 from runyard.api.services import Services
 from runyard.api.webhooks import WebhookDeliveries
 from runyard.domain.errors import RunyardError
@@ -32,6 +34,8 @@ def build_app(services: Services) -> Starlette:
             *Bundles(services.blobs, services.room, services.settings.bundle_bytes_max).routes(),
             *WebhookDeliveries(services).routes(),
             *Keys(services.access).routes(),
+            *SecretRoutes(services.secrets).routes(),
+            *RegistryRoutes(services.registries).routes(),
             *Metrics(services).routes(),
         ],
         middleware=[Middleware(Authentication, access=services.access)],

@@ -15,6 +15,8 @@ from runyard.services.access import Access
 from runyard.services.dead_letters import DeadLetters
 from runyard.services.endpoints import Endpoints
 from runyard.services.logs import Logs
+from runyard.services.registries import Registries
+from runyard.services.secrets import Secrets
 from runyard.services.webhooks import Webhooks
 
 
@@ -97,6 +99,8 @@ class Services:
     dead_letters: DeadLetters
     logs: Logs
     webhooks: Webhooks
+    secrets: Secrets
+    registries: Registries
     blobs: Blobs
     room: Room
     clock: Clock

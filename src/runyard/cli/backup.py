@@ -24,8 +24,9 @@ def backup(target: Path, data_dir: str | None, as_json: bool) -> None:
 
     The copy is of one moment: every job, result, endpoint and bundle that was acknowledged before the command started is
     in it. No API key is, so that a backup does not open the platform; payloads, environment variables of releases and the
-    secrets that webhooks are signed with are. Of environments and of the volume nothing is copied, nor of a bucket where
-    large results lie: it is named.
+    secrets that webhooks are signed with are. Secrets are in it encrypted, without the key: keep a copy of secrets.key
+    elsewhere. Of environments and of the volume nothing is copied, nor of a bucket where large inputs and results lie: it
+    is named.
     """
     import time
 
@@ -54,7 +55,9 @@ def restore(backup: Path, data_dir: str | None, as_json: bool) -> None:
     import time
 
     from runyard.adapters.backups import restore as restored
+    from runyard.adapters.backups import sealed_in
     from runyard.adapters.system import RandomIds
+    from runyard.adapters.vault import KEY_FILE
     from runyard.domain.errors import RunyardError
     from runyard.keeper.ground import claim
 
@@ -72,6 +75,12 @@ def restore(backup: Path, data_dir: str | None, as_json: bool) -> None:
         raise click.ClickException(error.message) from error
     _tell(manifest, "data_dir", root, as_json)
     note(f"a new administrator's key is in {root / 'admin.key'}")
+    secrets, registries = sealed_in(root)
+    if (secrets or registries) and not (root / KEY_FILE).exists():
+        note(
+            f"{secrets} secrets and {registries} registry credentials cannot be read without the key file of the platform "
+            f"that was backed up: copy it to {root / KEY_FILE}, or set them again"
+        )
 
 
 def _root(data_dir: str | None) -> Path:
@@ -102,7 +111,7 @@ def _tell(manifest: Manifest, what: str, where: Path, as_json: bool) -> None:
     else:
         click.echo(
             f"{where}: data of {manifest.made_at}, {manifest.total_bytes / 1e6:.1f} MB, {len(manifest.blobs)} bundles, "
-            f"{len(manifest.payloads)} large results; checked"
+            f"{len(manifest.payloads)} large inputs and results; checked"
         )
     if manifest.bucket is not None:
         note(f"what lies in {manifest.bucket} is not in the backup")

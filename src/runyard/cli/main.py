@@ -12,7 +12,21 @@ from typing import Any
 import click
 
 from runyard import __version__
-from runyard.cli import backup, dead_letters, deploy, endpoints, jobs, keys, logs, restart, serve, top, webhooks
+from runyard.cli import (
+    backup,
+    dead_letters,
+    deploy,
+    endpoints,
+    jobs,
+    keys,
+    logs,
+    registries,
+    restart,
+    secrets,
+    serve,
+    top,
+    webhooks,
+)
 
 
 class Commands(click.Group):
@@ -59,6 +73,8 @@ for command in (
     logs.logs,
     top.top,
     webhooks.webhooks,
+    secrets.secrets,
+    registries.registries,
     keys.keys,
 ):
     main.add_command(command)

@@ -27,7 +27,7 @@ class Call:
 
     method: str
     path: str
-    body: Any = None
+    body: Any = field(default=None, repr=False)
     """Sent as JSON, unless None."""
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     timeout_s: float = CALL_TIMEOUT_S

@@ -11,6 +11,7 @@ from runyard.client.calls import CALL_TIMEOUT_S, Call
 from runyard.client.errors import ApiError, client_errors
 from runyard.client.sync import Connection
 from runyard.wire import control as wire
+from runyard.wire import secrets as secret
 from runyard.wire import webhooks as hooks
 from runyard.wire.jobs import HealthBody, JobListBody
 
@@ -21,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Control:
-    """Endpoints, bundles, logs and keys over one connection. Every method raises `ClientError`."""
+    """Endpoints, bundles, logs, keys and secrets over one connection. Every method raises `ClientError`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -131,6 +132,31 @@ class Control:
 
     def revoke_key(self, key_id: str) -> None:
         self.connection.send(Call(method="DELETE", path=f"/v2/keys/{quote(key_id, safe='')}"))
+
+    def secrets(self) -> secret.SecretList:
+        return self._get("/v2/secrets", secret.SecretList)
+
+    def set_secret(self, name: str, value: str) -> secret.Secret:
+        path = f"/v2/secrets/{quote(name, safe='')}"
+        return self._ask(Call(method="PUT", path=path, body={"value": value}), secret.Secret)
+
+    def delete_secret(self, name: str) -> None:
+        self.connection.send(Call(method="DELETE", path=f"/v2/secrets/{quote(name, safe='')}"))
+
+    def rotate_secrets(self) -> secret.Rotated:
+        return self._ask(Call(method="POST", path="/v2/secrets/rotate"), secret.Rotated)
+
+    def registries(self) -> secret.RegistryList:
+        return self._get("/v2/registries", secret.RegistryList)
+
+    def create_registry(self, name: str, username: str, password: str, server: str | None) -> secret.Registry:
+        body: dict[str, Any] = {"name": name, "username": username, "password": password}
+        if server is not None:
+            body["runyard"] = {"server": server}
+        return self._ask(Call(method="POST", path="/v2/registries", body=body), secret.Registry)
+
+    def delete_registry(self, registry_id: str) -> None:
+        self.connection.send(Call(method="DELETE", path=f"/v2/registries/{quote(registry_id, safe='')}"))
 
     def _get(self, path: str, shape: type[_T]) -> _T:
         return self._ask(Call(method="GET", path=path), shape)

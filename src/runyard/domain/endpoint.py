@@ -24,7 +24,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # One origin serves the control plane and the data plane, so these words can never be endpoint ids (contract 0.1).
 RESERVED_IDS = frozenset(
     "serverless pods templates network-volumes registries catalog billing account clusters flash bundles keys "
-    "openapi.json".split()
+    "secrets openapi.json".split()
 )
 
 

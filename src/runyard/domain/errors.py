@@ -14,6 +14,8 @@
     ├── TooBusy                     503  too_busy
     ├── BuildFailed                 500  build_failed     (a release's environment or image)
     ├── StartFailed                 500  start_failed     (a worker)
+    │   ├── SecretMissing           500  secret_missing   (one that its environment names)
+    │   └── SecretUnreadable        409  secret_unreadable  (the platform has no key for it)
     ├── WebhookFailed               502  webhook_failed   (the receiver of a job's end)
     │   └── WebhookRefused          502  webhook_refused
     └── InvalidTransition           409  invalid_transition  (a job that cannot go where it was sent)
@@ -171,6 +173,24 @@ class StartFailed(RunyardError):
     """The runtime could not start a worker."""
 
     code = "start_failed"
+
+
+class SecretMissing(StartFailed):
+    """A worker's environment names a secret that is not there. The attributes are the first of those, and its variable."""
+
+    code = "secret_missing"
+
+    def __init__(self, message: str, *, secret: str, variable: str) -> None:
+        super().__init__(message)
+        self.secret = secret
+        self.variable = variable
+
+
+class SecretUnreadable(StartFailed):
+    """The platform's key does not open what is sealed, or is not there."""
+
+    code = "secret_unreadable"
+    status = 409
 
 
 class WebhookFailed(RunyardError):

@@ -128,7 +128,7 @@ class Job(NamedTuple):
 
     id: JobId
     endpoint_id: EndpointId
-    input: bytes
+    input: Payload
     created_at: float
     queued_at: float
     execution_timeout_s: float

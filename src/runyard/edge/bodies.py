@@ -141,7 +141,7 @@ def split_chunk(chunk: bytes) -> list[bytes] | None:
 
 
 def jobs_for_worker(jobs: Sequence[Job], *, as_list: bool) -> bytes:
-    """The take answer: one object for a plain take, a list for a batch take (protocol A.2)."""
+    """The take answer: one object for a plain take, a list for a batch take (protocol A.2). No input is spilled any more."""
     shown = [_for_worker(job) for job in jobs]
     return encode(shown if as_list else shown[0])
 
@@ -151,8 +151,9 @@ def job_body(job: Job, reason: QueueReason | None = None, *, echo_input: bool = 
     if job.state is JobState.COMPLETED and isinstance(job.output, bytes) and job.lease is not None:
         return _completed_body(job, job.output, job.lease)
     body = _job(job, reason)
-    if echo_input and not job.terminal and len(job.input) <= INPUT_ECHO_BYTES_MAX:
-        body.input = Raw(job.input)
+    input = job.input
+    if echo_input and not job.terminal and isinstance(input, bytes) and len(input) <= INPUT_ECHO_BYTES_MAX:
+        body.input = Raw(input)
     return encode(body)
 
 
@@ -196,9 +197,10 @@ def end_body(job: Job) -> bytes:
 
 
 def detail_body(job: Job, reason: QueueReason | None) -> bytes:
-    """A job with its input, whatever its state and size, and the attempts that gave no result."""
+    """A job with its input, whatever its state and size, unless it is spilled; and the attempts that gave no result."""
     body = _job(job, reason)
-    body.input, body.quarantined, body.attempts = Raw(job.input), job.quarantined, list(map(_attempt, job.attempts))
+    body.input = Raw(job.input) if isinstance(job.input, bytes) else UNSET
+    body.quarantined, body.attempts = job.quarantined, list(map(_attempt, job.attempts))
     body.expiresAt = rfc3339(job.expires_at)
     return encode(body)
 
@@ -298,6 +300,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def _for_worker(job: Job) -> JobForWorker:
+    assert isinstance(job.input, bytes)
     return JobForWorker(
         id=job.id,
         input=Raw(job.input),

@@ -151,6 +151,10 @@ class Exchange:
         """A header by its lower-case name; of a repeated one the first counts."""
         return next((value for key, value in self.head.headers if key.lower() == name), None)
 
+    def drop_body(self) -> None:
+        """It is not needed any more, and the answer may take long."""
+        self._body = b""
+
     # What the protocol does
 
     def open(self, content_length: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from runyard.domain.account import ApiKey
@@ -167,15 +168,19 @@ class JobRoutes:
         wait_s = _wait(x, WAIT_DEFAULT_S)
         request = bodies.parse_request(x.body, wait_s)
         named = _name(x, request)
-        if named is None:
-            job_id = self._jobs.new_id(sync=True)
+        job_id = self._jobs.new_id(sync=True) if named is None else named
+        if named is None and not self._jobs.takes_a_moment(request):
             # Held before it is submitted: it cannot end unnoticed in between.
             self._hold(x, job_id, wait_s, self._answer_when_ended, self._begin_answer)
             await self._jobs.submit(endpoint, request, job_id, x.fail)
+            return
+        # Held after that, and looked at once: until then it is not there, or the job of this name may be another client's.
+        if named is None:
+            await self._jobs.submit(endpoint, request, job_id)
         else:
-            # Held after that, and looked at once: until then the job of this name may be another client's.
             await self._jobs.submit_once(endpoint, request, named)
-            self._hold(x, named, wait_s, self._answer_when_ended, self._begin_answer)()
+        x.drop_body()
+        self._hold(x, job_id, wait_s, self._answer_when_ended, self._begin_answer)()
 
     async def _status(self, x: Exchange, endpoint: Endpoint) -> None:
         ttl = x.query().get("ttl")
@@ -226,8 +231,15 @@ class JobRoutes:
         x.respond(200, bodies.list_body(page.jobs, page.next))
 
     async def _request(self, x: Exchange, endpoint: Endpoint) -> None:
-        job = await self._jobs.get_kept(endpoint.id, JobId(x.args[1]))
+        job = await self._with_input(await self._jobs.get_kept(endpoint.id, JobId(x.args[1])))
         await self._show(x, job, bodies.detail_body(job, self._reason(job)))
+
+    async def _with_input(self, job: Job) -> Job:
+        """In memory. Where it is lost the rest is shown, which may say so."""
+        if isinstance(job.input, Spilled):
+            with suppress(NotFound):
+                return job._replace(input=await self._spills.load(job.input))
+        return job
 
     # Held answers
 

@@ -8,6 +8,8 @@ A port can be handed over to another process that listens on the same socket (`L
 3. A connection between two requests is passed on as it is, and its client never knows. To close it instead would be a trap:
    the client may be sending its next request, and stock workers drop a result whose connection breaks (protocol A.2).
 4. What is not between two requests after `HAND_OVER_S_MAX` is closed.
+
+A listener may serve further sockets with the same routes (`Listener.add`); they are handed over with it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Generator, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
@@ -50,17 +53,37 @@ class Listener:
     def __init__(self, server: _Server, protocol: type[EdgeProtocol]) -> None:
         self._server = server
         self._protocol = protocol
+        self._leaving = False
+
+    async def add(self, sock: socket.socket) -> Callable[[], None]:
+        """Serve this listening socket, too, and close it at the end. What it returns ends that: requests that came there are
+        answered as they stand, and their connections closed. While it hands over it leaves the socket to the next one.
+        """
+        server, host = self._server, sock.getsockname()[0]
+        if self._leaving:
+            return lambda: None
+        port = await asyncio.get_running_loop().create_server(
+            self._connection, sock=sock, backlog=server.config.backlog
+        )
+        server.servers.append(port)
+
+        def end() -> None:
+            port.close()
+            server.servers.remove(port)
+            for connection in self._connections():
+                if _local_host(connection.transport) == host:
+                    connection.shutdown()
+
+        return end
 
     async def adopt(self, sock: socket.socket) -> None:
         """Serve a connection that another process has accepted."""
-        server = self._server
         with contextlib.suppress(OSError):  # The client has left.
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._protocol(server.config, server.server_state, {}), sock
-            )
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, sock)
 
     async def hand_over(self, pass_on: PassOn) -> None:
         """Let go of the port and of every connection; see the module."""
+        self._leaving = True
         for port in self._server.servers:
             port.close()
         loop = asyncio.get_running_loop()
@@ -74,6 +97,9 @@ class Listener:
                 connection.hurry()
             await asyncio.sleep(LOOK_EVERY_S)
         self._server.should_exit = True
+
+    def _connection(self) -> EdgeProtocol:
+        return self._protocol(self._server.config, self._server.server_state, {})
 
     def _connections(self) -> list[EdgeProtocol]:
         found = self._server.server_state.connections
@@ -92,10 +118,19 @@ def _pass_on(connections: Sequence[EdgeProtocol], pass_on: PassOn) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(
-    sock: socket.socket, routes: Routes, app: Any, vigil: Vigil = EdgeProtocol.vigil
+    sock: socket.socket,
+    routes: Routes,
+    app: Any,
+    vigil: Vigil = EdgeProtocol.vigil,
+    *,
+    shut_at: Container[str] = (),
 ) -> AsyncGenerator[Listener]:
-    """Serve on `sock` while the context is open: hot routes first, `app` (ASGI) for all else."""
+    """Serve on `sock` while the context is open: hot routes first, `app` (ASGI) for all else. A socket that listens on all
+    addresses closes connections to those in `shut_at` as they come.
+    """
     protocol = with_routes(routes, vigil)
+    if ip_address(sock.getsockname()[0]).is_unspecified:
+        protocol = _shut(protocol, shut_at)
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -117,3 +152,21 @@ async def listening(
         watching.cancel()
         server.should_exit = True
         await serving
+
+
+def _shut(protocol: type[EdgeProtocol], hosts: Container[str]) -> type[EdgeProtocol]:
+    """The protocol, but for who comes to one of these addresses. They are looked up when he comes: they change."""
+
+    class Shut(protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            if _local_host(transport) in hosts:
+                transport.abort()
+
+    return Shut
+
+
+def _local_host(transport: asyncio.Transport) -> str:
+    """The address of this machine that the client has come to."""
+    name = transport.get_extra_info("sockname")  # None if the client has left already.
+    return name[0].removeprefix("::ffff:") if name else ""

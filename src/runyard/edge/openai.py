@@ -57,6 +57,8 @@ class OpenAI:
         streams, input = _input(x)
         call = _Call(x, self._jobs, self._spills, endpoint.id, self._jobs.new_id(sync=True))
         await self._jobs.submit(endpoint, Request(input=input, sync_wait_s=RETENTION_WAIT_S_MAX), call.job_id)
+        del input
+        x.drop_body()
         try:
             await (call.stream() if streams else call.whole())
         except NotFound as error:

@@ -4,7 +4,8 @@ Theory of operation. `runyard serve` becomes this program, which stands on the s
 moment, it stays small, and no upgrade of what it starts can break it.
 
 1. It claims the data directory, listens on both ports, and starts the *server*: the platform itself, a child that inherits
-   the listening sockets. While no server accepts, connections wait in the backlog; none is refused.
+   the listening sockets. While no server accepts, connections wait in the backlog; none is refused. A server may ask for
+   more ports, at addresses of networks that come and go; each server after it gets them, too, through its *hatch*.
 2. It is the parent of workers. The server asks for each over its *line*, a socket pair that speaks lines of JSON. A
    worker's output goes through a pipe into a *spool*, a file that the server reads when it is told; what it has read is
    cut off. A full spool is not read into, so that the worker waits at its pipe: nothing is lost, and everything is bounded.

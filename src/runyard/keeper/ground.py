@@ -17,6 +17,7 @@ from typing import NoReturn
 BACKLOG = 2048
 STALE_S_MAX = 10.0
 """How long a server whose keeper was killed may take to go."""
+_IP_FREEBIND = 15
 
 
 class reachable:  # noqa: N801 - Read as a word: `with reachable(folder) as path`.
@@ -69,14 +70,27 @@ def _see_out(pid: int) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    # Named as TCP, since asyncio turns off Nagle's delays only where it says so: an answer in two writes took 40 ms more.
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
+        return bound(host, port)
     except OSError as error:
         fail(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another port")
+
+
+def bound(host: str, port: int, *, foreseen: bool = False) -> socket.socket:
+    """A socket that listens there. `foreseen`: the address need not be this machine's yet, and it may go and come back, as
+    that of a bridge does when its engine restarts; whoever connects while it is there is heard. Raises `OSError`.
+    """
+    # Named as TCP, since asyncio turns off Nagle's delays only where it says so: an answer in two writes took 40 ms more.
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if foreseen:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # Of IPv6 sockets, too.
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from runyard.keeper.ground import claim, end_stale_servers, identity, listen, reachable, say
 from runyard.keeper.lines import Line, Message
+from runyard.keeper.ports import Ports, hatch
 from runyard.keeper.workers import Workers
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the line; a server that speaks another refuses to start, and the one that runs goes on."""
 ERRORS_BYTES_MAX = 4096
 """How much of a failed server's last words is shown."""
@@ -46,9 +47,10 @@ class Charge(NamedTuple):
 class Server:
     """A platform process: it starts, stands by, opens, is ready, and one day leaves."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], errors: int, line: Line) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], errors: int, line: Line, hatch: socket.socket) -> None:
         self.popen = popen
         self.line = line
+        self.hatch = hatch
         self.started_at = time.monotonic()
         self.stands_by = self.ready = False
         self.error: str | None = None
@@ -77,6 +79,7 @@ class Keeper:
         self._data = Path(charge.data_dir)
         self._selector = selectors.DefaultSelector()
         self._workers = Workers(self._selector)
+        self._more_ports = Ports()
         self._server: Server | None = None
         self._standby: Server | None = None
         self._asker: Line | None = None
@@ -110,8 +113,9 @@ class Keeper:
 
     def _start(self) -> Server:
         ours, theirs = socket.socketpair()
+        our_hatch, their_hatch = hatch()
         errors = os.memfd_create("errors")
-        descriptors = [*(s.fileno() for s in (theirs, *self._ports, *self._corridor)), self._stderr]
+        descriptors = [*(s.fileno() for s in (theirs, their_hatch, *self._ports, *self._corridor)), self._stderr]
         spec = f"{PROTOCOL}:{','.join(map(str, descriptors))}"
         popen = subprocess.Popen(
             [self._charge.python, "-P", "-m", "runyard", "serve", *self._charge.flags, "--keeper", spec],
@@ -121,7 +125,9 @@ class Keeper:
             start_new_session=True,
         )
         theirs.close()
-        server = Server(popen, errors, Line(self._selector, ours, lambda message: self._heard(server, message)))
+        their_hatch.close()
+        line = Line(self._selector, ours, lambda message: self._heard(server, message))
+        server = Server(popen, errors, line, our_hatch)
         server.line.when_closed = lambda: self._line_closed(server)
         # On a full disk a server without a note is better than none: it still goes when its keeper does.
         with suppress(OSError), (self._data / "servers").open("a") as notes:
@@ -144,12 +150,16 @@ class Keeper:
                 self._workers.spawn(server.line, **message)
             case "signal":
                 self._workers.signal(**message)
+            case "open-port":
+                self._more_ports.open(server.line, server.hatch, **message)
+            case "close-port":
+                self._more_ports.close(server.line, **message)
             case order:
                 self._workers.order(server.line, order, **message)
 
     def _stands_by(self, server: Server) -> None:
         if server is self._server:
-            server.say("open", workers=self._workers.ids())
+            server.say("open", workers=self._workers.ids(), ports=self._more_ports.pass_on(server.hatch))
         elif server is self._standby and self._server is not None:
             self._deadlines["standby"] = time.monotonic() + HAND_OVER_S_MAX, self._server.popen.kill
             self._server.say("hand-over")
@@ -172,6 +182,7 @@ class Keeper:
     def _server_ended(self, server: Server, code: int) -> None:
         server.popen.returncode = code
         server.line.close()
+        server.hatch.close()
         for name in ("standby", f"server {server.popen.pid}"):
             self._deadlines.pop(name, None)
         if server is self._standby:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -31,8 +31,10 @@ class Launch:
     endpoint_id: EndpointId
     run: RunSpec
     """As `prepare` returned it."""
-    env: Mapping[str, str]
-    """What the worker protocol and the user want set; it wins over what the runtime would set itself."""
+    env: Mapping[str, str] = field(repr=False)
+    """What the worker protocol and the user want set; it wins over what the runtime would set itself. It has the values of
+    secrets: it must not be logged, nor stand where other users of the machine see it.
+    """
 
 
 class RuntimeObserver(Protocol):

@@ -8,6 +8,7 @@ from typing import Protocol
 from runyard.domain.account import KeyId
 from runyard.domain.endpoint import ReleaseId
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.domain.secret import RegistryId
 
 
 class Clock(Protocol):
@@ -34,6 +35,8 @@ class Ids(Protocol):
     def worker(self) -> WorkerId: ...
 
     def key(self) -> KeyId: ...
+
+    def registry(self) -> RegistryId: ...
 
     def secret(self) -> str:
         """256 random bits as text."""

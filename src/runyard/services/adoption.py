@@ -75,7 +75,7 @@ class EndpointBook(Protocol):
 class Heirs(Protocol):
     """Whoever looks after workers from now on."""
 
-    def adopted(self, live: LiveWorker) -> None:
+    async def adopted(self, live: LiveWorker) -> None:
         """It runs, and is in the roster with what it holds."""
         ...
 
@@ -127,7 +127,7 @@ class Adoption:
     async def _adopt(self, live: LiveWorker, runtime: WorkerRuntime, heirs: Heirs) -> None:
         if live.worker.ready_at is not None and not live.held:
             live.idle_since = self._clock.now()
-        heirs.adopted(live)
+        await heirs.adopted(live)
         await runtime.adopt(live.id)
         try:
             self._endpoints.get(live.worker.endpoint_id)

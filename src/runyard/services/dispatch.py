@@ -11,66 +11,33 @@ What makes this safe with stock workers (protocol sections 0 and F):
 3. A worker that says it works on nothing, though a job was handed to it, is *suspected*: its poll is answered soon, and when
    it still says so a moment later, the result was lost on its side (it could not be serialised, or the handler ended the
    process). The job goes back to the queue and the worker is replaced.
-4. A worker that drains gets no job, and its polls are answered at once: a job handed over after SIGTERM would be lost.
+4. What is handed over has its input in hand. One that is spilled is loaded after the take, so its job is leased meanwhile to
+   a worker that does not know of it: whatever comes in between, it is handed over, given back, or has ended.
+5. A worker that drains gets no job, and its polls are answered at once: a job handed over after SIGTERM would be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Protocol
 
 from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
-from runyard.domain.errors import RunyardError
-from runyard.domain.job import EndpointId, Job, JobId, WorkerId
-from runyard.domain.payload import Payload
+from runyard.domain.errors import RunyardError, TooBusy
+from runyard.domain.job import IN_PROGRESS, EndpointId, Job, JobId, WorkerId
+from runyard.domain.payload import Payload, Spilled
 from runyard.domain.worker import Exit
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
+from runyard.services.inputs import Inputs, any_spilled
 from runyard.services.insistence import insist
+from runyard.services.parking import Lot, TakePoll
 from runyard.services.roster import LiveWorker, Roster, StopPoll
 
 SUSPICION_S = 2.0
 """How long a worker must keep saying that it works on nothing before a job it holds counts as lost."""
 _CAS_ATTEMPTS_MAX = 10
-
-
-class TakePoll(Protocol):
-    """An open poll of a worker for jobs."""
-
-    limit: int
-    """Most jobs it wants."""
-    idle: bool
-    """The worker says it works on nothing."""
-
-    def give(self, jobs: Sequence[Job]) -> bool:
-        """Answer with the jobs; False when the client has left."""
-        ...
-
-    def end(self, *, soon: bool = False) -> None:
-        """Answer that there is no job; `soon`: after a moment, so that a worker that polls again at once does not spin."""
-        ...
-
-
-class _Lot:
-    """Parked polls of one endpoint, oldest first."""
-
-    __slots__ = ("arrivals", "polls")
-
-    def __init__(self) -> None:
-        self.polls: dict[TakePoll, LiveWorker] = {}
-        self.arrivals = 0
-        """Counts jobs that found no parked poll; a poll that was about to park compares it."""
-
-    def pop(self) -> tuple[TakePoll, LiveWorker] | None:
-        """The poll that parked last of a worker that takes jobs; those of workers that no longer do are ended."""
-        while self.polls:
-            poll, live = self.polls.popitem()
-            if live.worker.takes_jobs:
-                return poll, live
-            poll.end()
-        return None
 
 
 class Dispatch:
@@ -80,6 +47,7 @@ class Dispatch:
         self,
         store: JobStore,
         roster: Roster,
+        inputs: Inputs,
         signals: Signals,
         clock: Clock,
         *,
@@ -89,9 +57,10 @@ class Dispatch:
         self._limits = limits
         self._store = store
         self._roster = roster
+        self._inputs = inputs
         self._signals = signals
         self._clock = clock
-        self._lots: dict[EndpointId, _Lot] = {}
+        self._lots: dict[EndpointId, Lot] = {}
         self.replace_worker: Callable[[LiveWorker, str], None] = lambda live, reason: None
         """Set by the fleet: drain this worker, then stop it."""
         self.last_words: Callable[[WorkerId, JobId], tuple[str, ...]] = lambda worker_id, job_id: ()
@@ -105,7 +74,7 @@ class Dispatch:
         With `if_lost` nobody waits for that: it is kept some milliseconds later, or `if_lost` is told that it never was.
         """
         lot = self._lot(job.endpoint_id)
-        if not lot.polls or (parked := lot.pop()) is None:
+        if not lot.polls or isinstance(job.input, Spilled) or (parked := lot.pop()) is None:
             change = await self._store.add_soon(job)
             await self._queued(lot, job.endpoint_id)
         else:
@@ -132,12 +101,20 @@ class Dispatch:
         """Jobs were put back into the queue: offer them to parked workers."""
         await self._queued(self._lot(endpoint_id), endpoint_id)
 
-    async def _queued(self, lot: _Lot, endpoint_id: EndpointId) -> None:
+    async def _queued(self, lot: Lot, endpoint_id: EndpointId) -> None:
         lot.arrivals += 1
         if lot.polls:
-            for poll, live in reversed(list(lot.polls.items())):
-                await self._try(lot, live, poll, parked=True)
+            with suppress(TooBusy):  # Nobody can have what is first in the queue just now.
+                await self._try_parked(lot)
         self._signals.fire(topics.demand(endpoint_id))
+
+    async def _try_parked(self, lot: Lot) -> None:
+        returns = None
+        while lot.returns != returns:
+            returns = lot.returns
+            for poll, live in reversed(list(lot.polls.items())):
+                if poll in lot.polls:
+                    await self._try(lot, live, poll, parked=True)
 
     # Jobs out
 
@@ -152,36 +129,104 @@ class Dispatch:
         lot = self._lot(live.worker.endpoint_id)
         while True:
             arrivals = lot.arrivals
-            if await self._try(lot, live, poll):
+            try:
+                if await self._try(lot, live, poll):
+                    return
+            except TooBusy:  # To try again at once would be in vain; its next poll does.
+                if live.worker.takes_jobs:
+                    break
+                poll.end()
                 return
             if lot.arrivals == arrivals:
-                lot.polls[poll] = live
-                return
+                break
+        lot.polls[poll] = live
 
     def leave(self, live: LiveWorker, poll: TakePoll) -> bool:
         """Unpark a poll whose time is over or whose client has left; False when it was not parked (any more)."""
-        return self._lot(live.worker.endpoint_id).polls.pop(poll, None) is not None
+        return self._lot(live.worker.endpoint_id).leave(poll)
 
-    async def _try(self, lot: _Lot, live: LiveWorker, poll: TakePoll, *, parked: bool = False) -> bool:
-        """Answer the poll with waiting jobs; False when there are none for it."""
-        if not live.worker.takes_jobs:
-            if parked:
-                lot.polls.pop(poll, None)
-            poll.end()
-            return True
-        now = self._clock.now()
-        jobs = await self._store.take(live.worker.endpoint_id, live.id, poll.limit, now)
-        if not jobs:
-            return False
+    async def _try(self, lot: Lot, live: LiveWorker, poll: TakePoll, *, parked: bool = False) -> bool:
+        """Answer the poll with waiting jobs; False when there are none for it. Raises `TooBusy` when there are, and their
+        inputs cannot be loaded.
+        """
+        while True:
+            if not live.worker.takes_jobs:
+                if parked:
+                    lot.polls.pop(poll, None)
+                poll.end()
+                return True
+            now = self._clock.now()
+            jobs = await self._store.take(live.worker.endpoint_id, live.id, poll.limit, now)
+            if not jobs:
+                return False
+            if not any_spilled(jobs):
+                break
+            if await self._load_and_try(lot, live, poll, jobs, parked=parked):
+                return True
         gone = parked and lot.polls.pop(poll, None) is None
         if gone or not self._hand_over(live, poll, jobs):
-            for job in reversed(jobs):
-                await insist(partial(self._store.save, job.give_back(), was=job), self._clock)
-            if parked:
-                lot.arrivals += 1
-            else:
-                await self._queued(lot, live.worker.endpoint_id)  # For polls that have parked meanwhile.
+            await self._give_back(live, jobs)
+            await self._offer(lot, live, parked=parked)
         return True
+
+    async def _load_and_try(
+        self, lot: Lot, live: LiveWorker, poll: TakePoll, taken: Sequence[Job], *, parked: bool
+    ) -> bool:
+        """As the rest of `_try`, where inputs are spilled; False when nothing is left of what was taken."""
+        if parked:
+            if lot.polls.pop(poll, None) is None:
+                await self._give_back(live, taken)
+                await self._offer(lot, live, parked=parked)
+                return True
+            lot.loading[poll] = live
+        loaded = await self._inputs.load(taken)
+        ready = await self._still_leased(loaded.ready)
+        gone = parked and poll not in lot.loading
+        handed = False
+        if ready and not gone:
+            lot.loading.pop(poll, None)
+            handed = self._hand_over(live, poll, [job._replace(input=input) for job, input in ready])
+        await self._lose_inputs(live, loaded.lost)
+        await self._give_back(live, [*(() if handed else (job for job, _ in ready)), *loaded.left])
+        if ready or gone:
+            if loaded.left or not handed:
+                await self._offer(lot, live, parked=parked)
+            return True
+        if parked:
+            if lot.loading.pop(poll, None) is None:
+                return True  # It has left meanwhile.
+            lot.polls[poll] = live
+        if loaded.left:
+            raise TooBusy("the inputs of jobs that wait cannot be loaded just now")
+        return False
+
+    async def _still_leased(self, loaded: Sequence[tuple[Job, bytes]]) -> list[tuple[Job, bytes]]:
+        """As they are now; what has ended while inputs were loaded is not handed over."""
+        still: list[tuple[Job, bytes]] = []
+        for job, input in loaded:
+            now = await self._store.latest(job.endpoint_id, job.id)
+            if now is not None and now.state is IN_PROGRESS and now.lease == job.lease:
+                still.append((now, input))
+        return still
+
+    async def _lose_inputs(self, live: LiveWorker, lost: Sequence[tuple[Job, str]]) -> None:
+        for job, error in lost:
+            await insist(partial(self._apply, live, job.id, end_state(None, error)), self._clock)
+            self._signals.fire(job.id)
+            self._signals.fire(topics.demand(job.endpoint_id))
+
+    async def _give_back(self, live: LiveWorker, jobs: Sequence[Job]) -> None:
+        """As if they had not been taken."""
+        for job in reversed(jobs):
+            await insist(partial(self._apply, live, job.id, lambda job, now: job.give_back()), self._clock)
+
+    async def _offer(self, lot: Lot, live: LiveWorker, *, parked: bool) -> None:
+        """What was given back is for others; also for those that have parked meanwhile."""
+        if parked:
+            lot.arrivals += 1
+            lot.returns += 1
+        else:
+            await self._queued(lot, live.worker.endpoint_id)
 
     def _hand_over(self, live: LiveWorker, poll: TakePoll, jobs: Sequence[Job]) -> bool:
         if not live.worker.takes_jobs:
@@ -293,9 +338,7 @@ class Dispatch:
 
     def release_polls(self, live: LiveWorker) -> None:
         """Answer the worker's open polls with "nothing": before SIGTERM, so that no job follows it."""
-        lot = self._lot(live.worker.endpoint_id)
-        for poll in [p for p, owner in lot.polls.items() if owner is live]:
-            del lot.polls[poll]
+        for poll in self._lot(live.worker.endpoint_id).release(live):
             poll.end()
         if live.stop_poll is not None:
             live.stop_poll.end()
@@ -339,10 +382,10 @@ class Dispatch:
         if live.stop_poll is poll:
             live.stop_poll = None
 
-    def _lot(self, endpoint_id: EndpointId) -> _Lot:
+    def _lot(self, endpoint_id: EndpointId) -> Lot:
         lot = self._lots.get(endpoint_id)
         if lot is None:
-            lot = self._lots[endpoint_id] = _Lot()
+            lot = self._lots[endpoint_id] = Lot()
         return lot
 
 

@@ -112,6 +112,11 @@ class Endpoints:
         """What holds for its jobs now; for those of an endpoint that is gone, the platform's."""
         return self._terms.get(endpoint_id, self._platform_terms)
 
+    def pulling_with(self, registry_id: str) -> list[str]:
+        """The names of endpoints whose images are pulled with this credential."""
+        runs = {endpoint.name: endpoint.release.run.container for endpoint in self.list()}
+        return [name for name, container in runs.items() if container is not None and container.registry == registry_id]
+
     def list(self) -> list[Endpoint]:
         """Oldest first."""
         return sorted(self._by_id.values(), key=lambda endpoint: (endpoint.created_at, endpoint.id))

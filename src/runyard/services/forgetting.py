@@ -33,8 +33,8 @@ class TermsBook(Protocol):
 
 
 class Forgetting:
-    """`run` is the loop. `lacking` looks how many bytes the disk lacks; `forgotten` is told that large results may have lost
-    the job that names them.
+    """`run` is the loop. `lacking` looks how many bytes the disk lacks; `forgotten` is told that payloads may have lost the
+    job that names them.
     """
 
     def __init__(

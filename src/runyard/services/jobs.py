@@ -27,6 +27,7 @@ from runyard.ports.stores import JobCounts, JobPage, JobQuery, JobStore
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.dispatch import Dispatch
+from runyard.services.inputs import Inputs
 
 PURGE_BATCH = 500
 STREAM_REPLY_BYTES_MAX = 8 << 20
@@ -67,6 +68,7 @@ class Jobs:
         self,
         store: JobStore,
         dispatch: Dispatch,
+        inputs: Inputs,
         signals: Signals,
         clock: Clock,
         ids: Ids,
@@ -77,6 +79,7 @@ class Jobs:
         self._terms = terms
         self._store = store
         self._dispatch = dispatch
+        self._inputs = inputs
         self._signals = signals
         self._clock = clock
         self._ids = ids
@@ -94,6 +97,10 @@ class Jobs:
         """Whether jobs go on under the next process when this one ends."""
         return self._store.outlives_process
 
+    def takes_a_moment(self, request: Request) -> bool:
+        """To submit it: its input is kept first. Until then nobody finds the job."""
+        return len(request.input) > self._inputs.inline_bytes_max
+
     async def submit(
         self,
         endpoint: Endpoint,
@@ -105,7 +112,8 @@ class Jobs:
     ) -> Job:
         """Keep a new job and hand it to a waiting worker. Once this returns the job is as safe as the store is.
 
-        For who waits for the job to end, that may be some milliseconds later: `if_lost` is told if it could not be kept.
+        For who waits for the job to end, that may be some milliseconds later: `if_lost` is told if it could not be kept. Not
+        so where it `takes_a_moment`.
         `fingerprint` is for a job that its client has named.
         """
         if self.closing:
@@ -132,6 +140,8 @@ class Jobs:
             retention_s=terms.retention_of(request.sync_wait_s if fingerprint is None else None),
             fingerprint=fingerprint,
         )
+        if len(request.input) > self._inputs.inline_bytes_max:
+            return await self._inputs.spill(job, self._dispatch.submit)
         return await self._dispatch.submit(job, if_lost)
 
     async def submit_once(self, endpoint: Endpoint, request: Request, job_id: JobId) -> tuple[Job, bool]:

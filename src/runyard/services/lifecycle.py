@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from runyard.domain.account import digest_of
 from runyard.domain.attempt import Cause
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
-from runyard.domain.errors import BuildFailed, NotFound, RunyardError, TooBusy
+from runyard.domain.errors import NotFound, RunyardError, TooBusy
 from runyard.domain.fleet import Failures
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit, Worker, cause_of_end
@@ -27,14 +27,15 @@ from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
 from runyard.services.dispatch import Dispatch
+from runyard.services.failures import EVIDENCE_LINES, StartFailures, told_by
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
+from runyard.services.redaction import Redaction
 from runyard.services.roster import LiveWorker, Roster
 from runyard.services.worker_env import worker_env
 
 log = logging.getLogger("runyard.fleet")
 
-EVIDENCE_LINES = 5
 SEE_TO_S_MAX = 1.0
 END_S_MAX = 5.0
 _STOP, _END = "stop a worker", "a worker has ended"
@@ -77,6 +78,7 @@ class Lifecycle:
         clock: Clock,
         ids: Ids,
         logs: Logs,
+        redaction: Redaction,
         options: WorkerOptions,
     ) -> None:
         self._endpoints = endpoints
@@ -87,15 +89,17 @@ class Lifecycle:
         self._clock = clock
         self._ids = ids
         self._logs = logs
+        self._redaction = redaction
         self._options = options
         self._runtime: WorkerRuntime | None = None
         self._secrets: dict[WorkerId, str] = {}
         self._stopping: set[WorkerId] = set()
-        self._failures: dict[ReleaseId, Failures] = {}
+        self._failures = StartFailures(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         dispatch.replace_worker = self.replace
         dispatch.last_words = logs.last_words
+        logs.redact = redaction.redact
 
     def open(self, runtime: WorkerRuntime) -> None:
         """Use this runtime."""
@@ -112,8 +116,9 @@ class Lifecycle:
                 with suppress(TooBusy):  # The record is a little old, then; the platform must end nevertheless.
                     await self._records.keep(live)
 
-    def adopted(self, live: LiveWorker) -> None:
+    async def adopted(self, live: LiveWorker) -> None:
         """A platform process before this one has started it, and it still runs."""
+        await self._redaction.adopt(live.worker)
         self._logs.worker_goes_on(live.id)
         held = f", with {len(live.held)} jobs" if live.held else ""
         self._say(live, f"goes on under a new platform process{held}")
@@ -173,18 +178,20 @@ class Lifecycle:
     async def _launch(self, live: LiveWorker) -> None:
         worker = live.worker
         try:
+            await self._redaction.begin(worker.id, worker.release)
             run = await self._prepare(worker.endpoint_id, worker.release, lambda line: self._say(live, line))
             if not live.worker.takes_jobs:
                 await self._ended(live, None)
                 return
+            env = await self._redaction.environment(worker)
             live.worker = live.worker.spawned(self._clock.now())
             self._changed(worker.endpoint_id)
             await self._records.keep(live)
-            await self._runtime_now.start(self._launch_of(live, run))
+            await self._runtime_now.start(self._launch_of(live, run, env))
         except RunyardError as error:
             self._say(live, f"did not start: {error.message}")
-            self._count_failure(worker.endpoint_id, worker.release, _code(error), _evidence(error))
-            live.worker = live.worker.drain(error.message)
+            self._count_failure(worker.endpoint_id, worker.release, *told_by(error))
+            live.worker = live.worker.drain(self._redaction.redact(worker.endpoint_id, error.message))
             await self._ended(live, None)
         if live.worker.alive and not live.worker.takes_jobs and not live.held:
             # Drained while the runtime was starting it, when there was nothing to stop yet.
@@ -204,14 +211,16 @@ class Lifecycle:
             self._logs.append(builder, endpoint.id, line, source=LogSource.SYSTEM)
 
         try:
+            await self._redaction.begin(builder, endpoint.release)
             await self._prepare(endpoint.id, endpoint.release, say)
         except RunyardError as error:
             say(f"failed: {error.message}")
-            self._count_failure(endpoint.id, endpoint.release, _code(error), _evidence(error))
+            self._count_failure(endpoint.id, endpoint.release, *told_by(error))
         finally:
+            self._redaction.end(builder, endpoint.release)
             self._logs.worker_stopped(builder)
 
-    def _launch_of(self, live: LiveWorker, run: RunSpec) -> Launch:
+    def _launch_of(self, live: LiveWorker, run: RunSpec, user_env: Mapping[str, str]) -> Launch:
         worker = live.worker
         env = worker_env(
             base_url=self._runtime_now.plane_url(worker.endpoint_id, run) or self._options.worker_url,
@@ -219,7 +228,7 @@ class Lifecycle:
             worker_id=worker.id,
             secret=self._secrets[worker.id],
             ping_interval_ms=self._options.ping_interval_ms,
-            user_env=dict(run.env),
+            user_env=user_env,
         )
         return Launch(worker_id=worker.id, endpoint_id=worker.endpoint_id, run=run, env=env)
 
@@ -275,10 +284,12 @@ class Lifecycle:
         """From the runtime: a line of the worker's output."""
         live = self._roster.get(worker_id)
         if live is not None:
-            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=live.job_of_output(self._clock.now()))
+            line, job_id = self._redaction.said(worker_id, line), live.job_of_output(self._clock.now())
+            self._logs.append(worker_id, live.worker.endpoint_id, line, job_id=job_id)
 
     def ailing(self, live: LiveWorker, reason: str) -> None:
         """Its own fitness check failed; the process ends itself right after saying so (F125)."""
+        reason = self._redaction.redact(live.worker.endpoint_id, self._redaction.said(live.id, reason))
         live.worker = live.worker.ailing(reason)
         self._say(live, f"unhealthy: {reason}")
 
@@ -302,6 +313,7 @@ class Lifecycle:
             reason = f"worker {worker.id} was stopped: {worker.stop_reason}"
         await self._dispatch.worker_gone(live, reason, cause, exit)
         await insist(lambda: self._records.forget(worker.id), self._clock)
+        await insist(lambda: self._redaction.ended(worker), self._clock)
         if self._release_of(worker.endpoint_id) is None:
             self._roster.forget_endpoint(worker.endpoint_id)
         self._changed(worker.endpoint_id)
@@ -310,25 +322,15 @@ class Lifecycle:
 
     def failures_of(self, endpoint: Endpoint) -> Failures:
         """Starts of its release that went wrong in a row."""
-        failures = self._failures.get(endpoint.release.id)
-        if failures is None:
-            return Failures()
-        if any(
-            live.finished and live.worker.created_at >= failures.last_at
-            for live in self._roster.of_endpoint(endpoint.id)
-        ):
-            # A worker that came after the last failure has finished a job: the row has ended.
-            del self._failures[endpoint.release.id]
-            return Failures()
-        return failures
+        return self._failures.of(endpoint.release.id, self._roster.of_endpoint(endpoint.id))
 
     def _count_failure(
         self, endpoint_id: EndpointId, release: Release, code: str, message: str, *, fresh: bool = False
     ) -> None:
         if self._release_of(endpoint_id) != release.id:
             return
-        count = 1 if fresh else self._failures.get(release.id, Failures()).count + 1
-        self._failures[release.id] = Failures(count=count, last_at=self._clock.now(), code=code, message=message)
+        message = self._redaction.redact(endpoint_id, message)
+        self._failures.count(release.id, code, message, fresh=fresh)
         log.warning("%s: %s", endpoint_id, message)
         self._changed(endpoint_id)
 
@@ -342,8 +344,12 @@ class Lifecycle:
 
     def forget(self, releases: set[ReleaseId]) -> None:
         """Drop the failures of all releases but these."""
-        for release_id in self._failures.keys() - releases:
-            del self._failures[release_id]
+        self._failures.keep_only(releases)
+
+    def secrets_changed(self) -> None:
+        """What did not start for a secret is started again at once."""
+        self._failures.secrets_changed()
+        self._signals.fire(topics.ENDPOINTS)
 
     def _release_of(self, endpoint_id: EndpointId) -> ReleaseId | None:
         """The release the endpoint runs; None when there is no such endpoint (any more)."""
@@ -381,12 +387,3 @@ def _unexpected(live: LiveWorker, exit: Exit) -> bool:
     if worker.stop_reason is not None:
         return False
     return worker.ready_at is None or worker.unhealthy_reason is not None or exit.code != 0
-
-
-def _code(error: RunyardError) -> str:
-    return error.code if isinstance(error, BuildFailed) else "start_failed"
-
-
-def _evidence(error: RunyardError) -> str:
-    tail = error.log_tail[-EVIDENCE_LINES:] if isinstance(error, BuildFailed) else ()
-    return " | ".join((error.message, *tail))

@@ -14,7 +14,7 @@ import itertools
 import json
 import sys
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -96,6 +96,8 @@ class Logs:
         self._ended: dict[WorkerId, None] = {}
         """Stopped workers, the first to stop first."""
         self._followers: dict[EndpointId, list[Follower]] = {}
+        self.redact: Callable[[EndpointId, str], str] = lambda endpoint_id, line: line
+        """Takes out of each line what may not be kept."""
 
     def append(
         self,
@@ -115,7 +117,8 @@ class Logs:
             job_id = _job_named_in(line, job_id)
         self._ts = max(self._ts, round(self._clock.now(), 3))
         self._seq += 1
-        kept = LogLine(self._ts, self._seq, source, _clean(line), worker_id, endpoint_id, job_id)
+        line = _clean(self.redact(endpoint_id, line))
+        kept = LogLine(self._ts, self._seq, source, line, worker_id, endpoint_id, job_id)
         self._ring(worker_id, endpoint_id).append(kept)
         self._bytes += _size(kept)
         self._trim(worker_id)

@@ -120,6 +120,10 @@ class Roster:
     def of_endpoint(self, endpoint_id: EndpointId) -> list[LiveWorker]:
         return list(self._by_endpoint.get(endpoint_id, {}).values())
 
+    def workers(self) -> list[Worker]:
+        """The records of all that live."""
+        return [live.worker for live in self._live.values()]
+
     def stopped_of(self, endpoint_id: EndpointId) -> list[Worker]:
         """Newest first."""
         return list(reversed(self._stopped.get(endpoint_id, ())))

@@ -1,8 +1,9 @@
-"""Large results: in beside the job store, out of it, and away when no job names them any more.
+"""Large inputs and results: in beside the job store, out of it, and away when no job names them any more.
 
-A payload is written and kept first, and named by the job's end afterwards, so that a job never names what is not there.
-What is not named by the job that it is for is forgotten: of results that came too late, of jobs that expired, were queued
-again or went with their endpoint, and of a platform that died in between. A sweep finds it, and so it needs no other care.
+A payload is written and kept first, and named by the job, or its end, afterwards, so that a job never names what is not
+there. What is not named by the job that it is for is forgotten: of jobs that were not taken, of results that came too late,
+of jobs that expired, were queued again or went with their endpoint, and of a platform that died in between. A sweep finds
+it, and so it needs no other care.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
-from runyard.domain.errors import RunyardError, TooBusy
+from runyard.domain.errors import NotFound, RunyardError, TooBusy
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.payload import Spilled
 from runyard.ports.payloads import Draft, Kept, Payloads, Reading
@@ -19,7 +21,11 @@ from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock
 
 SWEEP_S = 60.0
-"""How long what is named no more may still take its space."""
+"""How long what is named no more may still take its space, but for `REST`."""
+REST = 50.0
+"""After a sweep there is none for so many times as long as it took: it looks at each payload's job."""
+REST_S_MAX = 3600.0
+"""A clock that is set while it sweeps must not put off the next one for long."""
 _BATCH = 500
 
 log = logging.getLogger(__name__)
@@ -68,6 +74,18 @@ class Spills:
         kept = self._carry if job.webhook is not None else None
         return Incoming(draft, self._coming, (endpoint_id, job_id), kept=kept, over=self._carried.drop)
 
+    async def begin_input(self, job: Job) -> Incoming:
+        """Take in the input of a job that is about to be stored. Raises `TooBusy`."""
+        draft = await self._payloads.begin(job.endpoint_id, job.id)
+        return Incoming(draft, self._coming, (job.endpoint_id, job.id), kept=None, over=lambda payload: None)
+
+    async def drop_unless_named(self, payload: Spilled, job: Job) -> None:
+        """Forget what was kept for this job, if that does not name it. Where it cannot be now, the sweep does it."""
+        kept = Kept(payload.ref, job.endpoint_id, job.id)
+        with suppress(OSError, TooBusy):
+            if not await self._is_named(kept):
+                await self._payloads.forget([kept.ref])
+
     async def open(self, payload: Spilled) -> Reading:
         """Raises `NotFound`."""
         return await self._payloads.open(payload)
@@ -81,7 +99,12 @@ class Spills:
                 pieces.append(piece)
         finally:
             await reading.close()
-        return b"".join(pieces)
+        data = b"".join(pieces)
+        if len(data) != payload.size:
+            raise NotFound(
+                f"a payload of {payload.size} bytes, {payload.ref}, is not whole any more: {len(data)} are left"
+            )
+        return data
 
     async def _carry(self, payload: Spilled) -> None:
         if payload.size > self._carried.bytes_max:
@@ -94,8 +117,10 @@ class Spills:
     async def run(self) -> None:
         """Sweep for ever."""
         while True:
+            began = self._clock.now()
             await self.sweep()
-            await self._clock.sleep(SWEEP_S)
+            took = self._clock.now() - began
+            await self._clock.sleep(max(SWEEP_S, min(REST * took, REST_S_MAX)))
 
     async def sweep(self) -> None:
         """Forget what no job names."""
@@ -167,4 +192,4 @@ class Incoming:
 
 
 def names(job: Job, ref: str) -> bool:
-    return isinstance(job.output, Spilled) and job.output.ref == ref
+    return any(isinstance(payload, Spilled) and payload.ref == ref for payload in (job.input, job.output))

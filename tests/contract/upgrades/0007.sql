@@ -37,6 +37,13 @@ CREATE TABLE endpoints (
 , retention_s real, retention_sync_s real, ttl_s real, ttl_scope text check (ttl_scope in ('all', 'queue')), keep_s real, attempts_max integer) strict;
 INSERT INTO "endpoints" VALUES('endpoint-1','named endpoint-1','QUEUE',1,4,5.0,'QUEUE_DELAY',2.5,77.0,'release-endpoint-1-2',3,1800000000.0,NULL,NULL,NULL,NULL,NULL,NULL);
 INSERT INTO "endpoints" VALUES('endpoint-2','named endpoint-2','QUEUE',0,3,5.0,'REQUEST_COUNT',3.0,600.0,'release-endpoint-2-1',1,1800000005.0,5.5,NULL,NULL,'queue',NULL,9);
+CREATE TABLE former_secrets (
+    id integer primary key,
+    name text not null,
+    sealed blob not null,
+    replaced_at real not null
+) strict;
+INSERT INTO "former_secrets" VALUES(1,'hf',X'7365616C6564',1800000003.0);
 CREATE TABLE journal (
     number integer primary key,
     format integer not null,
@@ -72,6 +79,14 @@ CREATE TABLE keys (
 ) strict;
 INSERT INTO "keys" VALUES('key-1','admin',X'7692C3AD3540BB803C020B3AEE66CD8887123234EA0C6E7143C0ADD73FF431ED',1800000000.0,NULL);
 INSERT INTO "keys" VALUES('key-2','old',X'3FC4CCFE745870E2C0D99F71F30FF0656C8DEDD41CC1D7D3D376B0DBE685E2F3',1800000001.0,1800000002.0);
+CREATE TABLE registries (
+    id text primary key,
+    name text not null unique,
+    server text, -- null: any
+    sealed blob not null, -- JSON: [user, password]
+    created_at real not null
+) strict;
+INSERT INTO "registries" VALUES('registry-1','hub','ghcr.io',X'612075736572',1800000000.0);
 CREATE TABLE releases (
     id text primary key,
     endpoint_id text not null references endpoints (id) on delete cascade,
@@ -80,21 +95,28 @@ CREATE TABLE releases (
     handler text not null,
     env text not null, -- JSON: [[name, value], ...]
     lock text,
-    created_at real not null, container text,
+    created_at real not null,
     unique (endpoint_id, version)
 ) strict;
-INSERT INTO "releases" VALUES('release-endpoint-1-1','endpoint-1',1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','',1800000000.0,NULL);
-INSERT INTO "releases" VALUES('release-endpoint-2-1','endpoint-2',1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','',1800000000.0,NULL);
+INSERT INTO "releases" VALUES('release-endpoint-1-1','endpoint-1',1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','',1800000000.0);
+INSERT INTO "releases" VALUES('release-endpoint-2-1','endpoint-2',1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','',1800000000.0);
 INSERT INTO "releases" VALUES('release-endpoint-1-2','endpoint-1',2,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[["NAME", "v\u00e5lue"]]','httpx==1.0
-',1800000000.0,NULL);
+',1800000000.0);
 CREATE TABLE schema_version (number integer primary key, name text not null, applied_at text not null default current_timestamp) strict;
-INSERT INTO "schema_version" VALUES(1,'0001_control','2026-11-28 16:40:23');
-INSERT INTO "schema_version" VALUES(2,'0002_workers','2026-11-28 16:40:23');
-INSERT INTO "schema_version" VALUES(3,'0003_journal','2026-11-28 16:40:23');
-INSERT INTO "schema_version" VALUES(4,'0004_webhooks','2026-11-28 16:40:23');
-INSERT INTO "schema_version" VALUES(5,'0005_terms','2026-11-28 16:40:23');
-INSERT INTO "schema_version" VALUES(6,'0006_archive','2026-11-28 16:40:23');
-INSERT INTO "schema_version" VALUES(7,'0007_containers','2026-11-28 16:40:23');
+INSERT INTO "schema_version" VALUES(1,'0001_control','2026-11-28 16:49:54');
+INSERT INTO "schema_version" VALUES(2,'0002_workers','2026-11-28 16:49:54');
+INSERT INTO "schema_version" VALUES(3,'0003_journal','2026-11-28 16:49:54');
+INSERT INTO "schema_version" VALUES(4,'0004_webhooks','2026-11-28 16:49:54');
+INSERT INTO "schema_version" VALUES(5,'0005_terms','2026-11-28 16:49:54');
+INSERT INTO "schema_version" VALUES(6,'0006_archive','2026-11-28 16:49:54');
+INSERT INTO "schema_version" VALUES(7,'0007_secrets','2026-11-28 16:49:54');
+CREATE TABLE secrets (
+    name text primary key,
+    sealed blob not null,
+    created_at real not null,
+    updated_at real not null
+) strict;
+INSERT INTO "secrets" VALUES('hf',X'7365616C656420616E6577',1800000000.0,1800000003.0);
 CREATE TABLE tombstones (
     number integer primary key,
     endpoint_id text not null,
@@ -149,9 +171,9 @@ CREATE TABLE workers (
     handler text not null,
     env text not null, -- JSON: [[name, value], ...]
     lock text
-, container text) strict;
-INSERT INTO "workers" VALUES('worker-1','endpoint-1',X'17314E620659A79526A26D09A4F87EA5A3A37351342F83857BA60D5269695636','READY',1800000000.0,1800000010.0,1800000020.0,'1.12.0',NULL,NULL,'release-endpoint-1-1',1,1800000000.0,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','',NULL);
-INSERT INTO "workers" VALUES('worker-2','endpoint-2',X'17314E620659A79526A26D09A4F87EA5A3A37351342F83857BA60D5269695636','DRAINING',1800000001.0,1800000011.0,NULL,NULL,NULL,'it is outdated','release-endpoint-2-1',1,1800000000.0,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','',NULL);
+) strict;
+INSERT INTO "workers" VALUES('worker-1','endpoint-1',X'17314E620659A79526A26D09A4F87EA5A3A37351342F83857BA60D5269695636','READY',1800000000.0,1800000010.0,1800000020.0,'1.12.0',NULL,NULL,'release-endpoint-1-1',1,1800000000.0,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','');
+INSERT INTO "workers" VALUES('worker-2','endpoint-2',X'17314E620659A79526A26D09A4F87EA5A3A37351342F83857BA60D5269695636','DRAINING',1800000001.0,1800000011.0,NULL,NULL,NULL,'it is outdated','release-endpoint-2-1',1,1800000000.0,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','handler.py','[]','');
 CREATE INDEX webhooks_of_endpoint on webhooks (endpoint_id, number, size);
 CREATE INDEX webhooks_of_job on webhooks (job_id);
 CREATE INDEX webhooks_pending on webhooks (number) where state = 'PENDING';

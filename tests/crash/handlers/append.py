@@ -1,7 +1,8 @@
 """A stock worker that writes down what it does, synced, before and after: the log that outlives whoever is killed.
 
-A job's input says how long it takes (`s`), whether it fails (`fail`) and what it answers (`token`). GENERATES=1 makes it
-yield its answer in pieces. SIGUSR1 cuts the worker's connections as a bad network does.
+A job's input says how long it takes (`s`), whether it fails (`fail`) and what it answers (`token`), and has that so many
+`times` (`pad`). GENERATES=1 makes it yield its answer in pieces. SIGUSR1 cuts the worker's connections as a bad network
+does.
 """
 
 import os
@@ -46,9 +47,16 @@ import asyncio  # noqa: E402
 import runpod  # noqa: E402
 
 
+def checked(asked):
+    """An input that has come whole."""
+    if asked["pad"] != asked["token"] * asked["times"]:
+        raise ValueError(f"the input is not as it was sent: {len(asked['pad'])} bytes of {asked['token']}")
+    return asked
+
+
 async def plain(job):
     note("start", job["id"])
-    asked = job["input"]
+    asked = checked(job["input"])
     await asyncio.sleep(asked["s"])
     note("end", job["id"])
     if asked["fail"]:
@@ -58,7 +66,7 @@ async def plain(job):
 
 async def generating(job):
     note("start", job["id"])
-    asked = job["input"]
+    asked = checked(job["input"])
     for piece in range(3):
         await asyncio.sleep(asked["s"] / 3)
         yield f"{asked['token']} {piece}"

@@ -1,10 +1,11 @@
 """A worker in plain Python that speaks the worker protocol on one kept connection, and never gets another one.
 
 It says what it does, and ends with 3 when the connection breaks, unless TOLERANT is set. A job's input says how long it
-takes (`s`), what the worker prints meanwhile (`say`, `flood`, `counts`), in which file it notes that it has begun (`notes`)
-and whether it ends then (`exits`, with that code).
+takes (`s`), what the worker prints meanwhile (`say`, `flood`, `counts`), in which file it notes that it has begun (`notes`),
+whether it ends then (`exits`, with that code), and which variable it prints and gives the digest of (`shows`).
 """
 
+import hashlib
 import http.client
 import json
 import os
@@ -31,7 +32,8 @@ def main():
             job = json.loads(body)
             work(job["input"])
             path = f"{DONE.path}?{DONE.query}&isStream=false".replace("$ID", job["id"])
-            ask(connection, "POST", path, json.dumps({"output": {"worker": WORKER, "pid": os.getpid()}}))
+            output = {"worker": WORKER, "pid": os.getpid()} | shown(job["input"])
+            ask(connection, "POST", path, json.dumps({"output": output}))
             print(f"did {job['id']}")
 
 
@@ -51,6 +53,14 @@ def work(input):
         time.sleep(input.get("s", 0))
     if "exits" in input:
         os._exit(input["exits"])
+
+
+def shown(input):
+    if "shows" not in input:
+        return {}
+    value = os.environ[input["shows"]]
+    print(f"{input['shows']} is {value}")
+    return {"digest": hashlib.sha256(value.encode()).hexdigest()}
 
 
 def ask(connection, method, path, body=None):

@@ -14,6 +14,7 @@ from runyard.services.dispatch import SUSPICION_S, Dispatch, end_state
 from runyard.services.roster import LiveWorker, Roster
 from tests.builders import ENDPOINT, a_job, a_worker
 from tests.control_doubles import SetClock
+from tests.payload_kit import MemoryPayloads, inputs_in
 
 GOOD = end_state(b"1", None)
 
@@ -58,7 +59,8 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock, self.signals, self.store, self.roster = SetClock(), LocalSignals(), MemoryJobs(), Roster()
-        self.dispatch = Dispatch(self.store, self.roster, self.signals, self.clock)
+        inputs = inputs_in(MemoryPayloads(), self.store, self.clock)
+        self.dispatch = Dispatch(self.store, self.roster, inputs, self.signals, self.clock)
         self.dispatch.replace_worker = self._replace
         self.replaced: dict[str, str] = {}
 
@@ -352,7 +354,8 @@ async def test_nobody_is_told_to_stop_what_it_does_not_hold(scene: Scene) -> Non
 async def test_a_full_store_refuses_a_job_and_the_poll_stays_parked() -> None:
     scene = Scene()
     scene.store = MemoryJobs(bytes_max=10)
-    scene.dispatch = Dispatch(scene.store, scene.roster, scene.signals, scene.clock)
+    inputs = inputs_in(MemoryPayloads(), scene.store, scene.clock)
+    scene.dispatch = Dispatch(scene.store, scene.roster, inputs, scene.signals, scene.clock)
     poll = await scene.poll(scene.worker())
     with pytest.raises(Exception, match="full"):
         await scene.dispatch.submit(a_job("a", input=b"x" * 11))

@@ -16,12 +16,14 @@ from runyard.services.jobs import Jobs, Request
 from runyard.services.roster import LiveWorker, Roster
 from tests.builders import ENDPOINT, a_worker, an_endpoint
 from tests.control_doubles import CountingIds
-from tests.slow_store import SlowJobs
+from tests.payload_kit import inputs_in
+from tests.slow_store import SlowJobs, SlowPayloads
 
 pytestmark = pytest.mark.looptime
 
 HOLD_S = 1000.0
 """Longer than a test lasts: a poll that is forgotten is not saved by the next one."""
+INLINE_BYTES_MAX = 10
 
 
 class Poll:
@@ -52,15 +54,21 @@ class Rush:
     def __init__(self, seed: int, *, jobs: int, workers: int, over_s: float) -> None:
         self.chance, self.job_count, self.worker_count, self.over_s = random.Random(seed), jobs, workers, over_s
         self.store, self.roster, clock, signals = SlowJobs(self.chance), Roster(), LoopClock(), LocalSignals()
-        self.dispatch = Dispatch(self.store, self.roster, signals, clock)
-        self.jobs = Jobs(self.store, self.dispatch, signals, clock, CountingIds())
+        inputs = inputs_in(SlowPayloads(self.chance), self.store, clock, inline_bytes_max=INLINE_BYTES_MAX)
+        self.dispatch = Dispatch(self.store, self.roster, inputs, signals, clock)
+        self.jobs = Jobs(self.store, self.dispatch, inputs, signals, clock, CountingIds())
         self.ran: Counter[JobId] = Counter()
         self.running: set[JobId] = set()
+        self.inputs: dict[JobId, bytes] = {}
+        self.had: dict[JobId, object] = {}
+        """The input that it ran with."""
         self.over = False
 
     async def submit(self, number: int) -> None:
         await asyncio.sleep(self.chance.uniform(0, self.over_s))
-        await self.jobs.submit(an_endpoint(), Request(input=b"%d" % number), self.jobs.new_id(sync=False))
+        input = b"%d" % number * self.chance.choice([1, 1 + INLINE_BYTES_MAX])
+        job = await self.jobs.submit(an_endpoint(), Request(input=input), self.jobs.new_id(sync=False))
+        self.inputs[job.id] = input
 
     async def work(self, live: LiveWorker, *, leaves: bool) -> None:
         """Poll and work; a client that `leaves` often hangs up in the middle of a poll, and goes when the rush is over."""
@@ -82,6 +90,7 @@ class Rush:
     async def run(self, live: LiveWorker, job: Job) -> None:
         assert job.id not in self.running, "two workers never share a job"
         self.running.add(job.id)
+        self.had[job.id] = job.input
         await asyncio.sleep(self.chance.uniform(0, 0.2))
         self.running.discard(job.id)
         self.ran[job.id] += 1
@@ -103,6 +112,7 @@ class Rush:
 
         assert {JobState.COMPLETED: self.job_count} == Counter(job.state for job in jobs)
         assert {1} == set(self.ran.values())
+        assert self.inputs == self.had
         assert [] == [live.id for live in self.roster if live.held]
 
 

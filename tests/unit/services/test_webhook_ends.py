@@ -17,6 +17,7 @@ from runyard.services.roster import LiveWorker, Roster
 from runyard.services.sweeper import Sweeper
 from tests.builders import ENDPOINT, a_worker, an_endpoint
 from tests.control_doubles import CountingIds, SetClock
+from tests.payload_kit import MemoryPayloads, inputs_in
 
 ID = JobId("job")
 URL = "http://receiver.test/"
@@ -33,8 +34,9 @@ class Yard:
         self.clock, self.roster = SetClock(), Roster()
         self.store = MemoryJobs(outbox=MemoryOutbox(self._render))
         signals = LocalSignals()
-        self.dispatch = Dispatch(self.store, self.roster, signals, self.clock)
-        self.jobs = Jobs(self.store, self.dispatch, signals, self.clock, CountingIds())
+        inputs = inputs_in(MemoryPayloads(), self.store, self.clock)
+        self.dispatch = Dispatch(self.store, self.roster, inputs, signals, self.clock)
+        self.jobs = Jobs(self.store, self.dispatch, inputs, signals, self.clock, CountingIds())
         self.sweeper = Sweeper(self.store, self.dispatch, signals, self.clock)
 
     def _render(self, job: Job) -> bytes:

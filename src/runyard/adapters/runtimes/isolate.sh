@@ -14,6 +14,10 @@ shift 6
 setpriv --pdeathsig KILL env --ignore-signal=CHLD sleep infinity </dev/null >/dev/null 2>&1 &
 init=$!
 
+# It holds keys and secrets, which must not lie on disk for as long as the worker lives.
+exec 3<"$env"
+rm "$env"
+
 mount -a -T "$mounts"
 cd "$cwd"
 unset OLDPWD
@@ -27,4 +31,4 @@ echo "ready $init" >&2
 # on to the child alone.
 exec timeout --foreground 0 \
   setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all \
-  sh -c '. "$0" && exec "$@"' "$env" "$@" 2>&1
+  sh -c '. /dev/fd/3 && exec "$@" 3<&-' sh "$@" 2>&1

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("isolate.sh")
-TOOLS = ("setpriv", "unshare", "mount", "timeout", "sh", "env", "sleep")
+TOOLS = ("setpriv", "unshare", "mount", "timeout", "sh", "env", "sleep", "rm")
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where root looks for them: never where a user's PATH says."""
 
@@ -66,7 +66,9 @@ def table(box: Sandbox, stage: Path, passable: Callable[[Path], bool]) -> str:
 def command(
     argv: Sequence[str], *, uid: int, mounts: Path, cwd: Path, env: Path, processes: int, files: int
 ) -> list[str]:
-    """What to run as root, so that `argv` runs isolated: `mounts` holds the table, `env` a script that exports."""
+    """What to run as root, so that `argv` runs isolated: `mounts` holds the table, `env` a script that exports, which is
+    deleted as soon as it is open.
+    """
     return [
         # Dies with the platform, whatever kills that; see isolate.sh for how the rest follows.
         *("setpriv", "--pdeathsig", "KILL"),

@@ -4,7 +4,7 @@
     work/         the process starts here
     home/  tmp/   HOME, and TMPDIR or /tmp
     stage/        where its view of the disk is built (isolation.py)
-    process       who runs here (leftovers.py);  mounts, environ: how it was started
+    process       who runs here (leftovers.py);  mounts, environ: how it is started
 """
 
 from __future__ import annotations

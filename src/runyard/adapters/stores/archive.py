@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TypeVar
 
-from runyard.adapters.stores.entries import Entry, Window, entry_bytes
+from runyard.adapters.stores.entries import Entry, Window, entry_bytes, spilled_bytes
 from runyard.domain.job import EndpointId, Job, JobId
-from runyard.domain.payload import Spilled
 from runyard.domain.tombstone import Tombstone, tombstone_of
 from runyard.ports.archive import STEP, TOMBSTONE_BYTES
 from runyard.ports.stores import JobPage, JobQuery
@@ -141,5 +140,4 @@ def _some(of: Iterable[_T], which: Callable[[_T], bool]) -> list[_T]:
 
 
 def _size(entry: Entry) -> int:
-    output = entry.job.output
-    return ENTRY_BYTES + entry_bytes(entry) + (output.size if isinstance(output, Spilled) else 0)
+    return ENTRY_BYTES + entry_bytes(entry) + spilled_bytes(entry.job)

@@ -7,27 +7,27 @@ comes back to be changed leaves its old self behind, until it is put away again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Row
 
 from runyard.adapters.stores import records
 from runyard.adapters.stores.archive import ENTRY_BYTES, up_to
 from runyard.adapters.stores.batches import Also
-from runyard.adapters.stores.entries import Entry, Window
+from runyard.adapters.stores.entries import Entry, Window, spilled_bytes
 from runyard.adapters.stores.journal import Journal
 from runyard.adapters.stores.sqlite import SQL, named_queries
 from runyard.domain.job import RETRYABLE, EndpointId, Job, JobId, JobState
-from runyard.domain.payload import Spilled
 from runyard.domain.tombstone import Tombstone, tombstone_of
 from runyard.ports.archive import STEP
 from runyard.ports.stores import JobQuery
 
 
 class EmbeddedArchive:
-    """An `Archive` in the journal's file."""
+    """An `Archive` in the journal's file. `lives` tells whether the index has a job."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, lives: Callable[[EndpointId, JobId], bool]) -> None:
         self._journal = journal
+        self._lives = lives
         self._queries = named_queries(SQL / "archive.sql")
 
     # For the store
@@ -73,12 +73,12 @@ class EmbeddedArchive:
 
     async def forget(self, endpoint_id: EndpointId, expired_before: float, now: float) -> int:
         rows = await self._fetch("expired", endpoint_id=endpoint_id, expired_before=expired_before, limit=STEP)
-        return await self._remove(rows, "leave_tombstones", "forget", expired_before=expired_before, now=now)
+        return await self._forget(rows, expired_before, now)
 
     async def forget_oldest(self, now: float, size: int) -> int:
         rows = await self._fetch("oldest", expired_before=now, limit=STEP)
         doomed, freed = up_to(((row, ENTRY_BYTES + row["size"]) for row in rows), size)
-        await self._remove(doomed, "leave_tombstones", "forget", expired_before=now, now=now)
+        await self._forget(doomed, now, now)
         return freed
 
     async def clear(self, endpoint_id: EndpointId) -> int:
@@ -87,6 +87,13 @@ class EmbeddedArchive:
     async def bury(self, gone_before: float, named_before: float) -> int:
         rows = await self._fetch("gone", gone_before=gone_before, named_before=named_before, limit=STEP)
         return await self._remove(rows, "bury")
+
+    async def _forget(self, rows: Sequence[Row], expired_before: float, now: float) -> int:
+        old_selves = [row for row in rows if self._lives(row["endpoint_id"], row["job_id"])]
+        gone = [row for row in rows if row not in old_selves]
+        await self._remove(old_selves, "clear")
+        await self._remove(gone, "leave_tombstones", "forget", expired_before=expired_before, now=now)
+        return len(rows)
 
     async def _remove(self, rows: Sequence[Row], *queries: str, **values: object) -> int:
         if rows:
@@ -113,7 +120,7 @@ def _row(entry: Entry, record: bytes) -> tuple[object, ...]:
         job.finished_at,
         job.expires_at,
         job.fingerprint,
-        job.output.size if isinstance(job.output, Spilled) else 0,
+        spilled_bytes(job),
         record,
     )
 

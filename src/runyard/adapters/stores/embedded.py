@@ -88,7 +88,7 @@ class EmbeddedJobs(IndexedJobs):
         )
         self._pause_s = pause_s
         records.replay(self._journal.load(), self._index)
-        self.archive = EmbeddedArchive(self._journal)
+        self.archive = EmbeddedArchive(self._journal, lambda of, job_id: self._index.find(of, job_id) is not None)
         self.outbox = None if render is None else EmbeddedOutbox(self._journal, render)
         self._collected, self._in_writing = Changes(), Changes()
         self._going: dict[JobId, Entry] = {}

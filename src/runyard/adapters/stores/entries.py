@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from runyard.domain.job import Job, JobState
+from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobQuery
 
 
@@ -76,12 +77,18 @@ def entry_bytes(entry: Entry) -> int:
 
 
 def job_bytes(job: Job) -> int:
-    return len(job.input) + len(job.s3_config or b"") + len(job.webhook or "") + result_bytes(job)
+    size = len(job.input) if isinstance(job.input, bytes) else 0
+    return size + len(job.s3_config or b"") + len(job.webhook or "") + result_bytes(job)
 
 
 def result_bytes(job: Job) -> int:
     size = len(job.output if isinstance(job.output, bytes) else b"") + len(job.error or "")
     return size + sum(attempt.size for attempt in job.attempts) if job.attempts else size
+
+
+def spilled_bytes(job: Job) -> int:
+    """What of it lies elsewhere."""
+    return sum(payload.size for payload in (job.input, job.output) if isinstance(payload, Spilled))
 
 
 def chunks_bytes(entry: Entry) -> int:

@@ -107,6 +107,8 @@ class Written(Record, tag=1):
     fingerprint: bytes | None = None
     ttl_s: float | None = None
     """None in what an older Runyard has written: it is that of the policy."""
+    spilled_input: tuple[str, int] | None = None
+    """Where the input is, in place of itself."""
 
 
 class Moved(Record, tag=2):
@@ -165,7 +167,7 @@ def written(entry: Entry, *, stream: bool = True) -> bytes:
             job.endpoint_id,
             number=entry.number,
             rank=entry.rank,
-            input=job.input,
+            input=job.input if isinstance(job.input, bytes) else b"",
             created_at=job.created_at,
             execution_timeout_s=job.execution_timeout_s,
             retention_s=job.retention_s,
@@ -177,6 +179,7 @@ def written(entry: Entry, *, stream: bool = True) -> bytes:
             drained=entry.drained,
             fingerprint=job.fingerprint,
             ttl_s=job.ttl_s,
+            spilled_input=job.input if isinstance(job.input, Spilled) else None,
         )
     )
 
@@ -298,7 +301,7 @@ def _entry(record: Written) -> Entry:
     job = Job(
         id=JobId(record.id),
         endpoint_id=EndpointId(sys.intern(record.endpoint_id)),
-        input=record.input,
+        input=record.input if record.spilled_input is None else Spilled(*record.spilled_input),
         created_at=record.created_at,
         queued_at=record.created_at,
         execution_timeout_s=_shared(record.execution_timeout_s),

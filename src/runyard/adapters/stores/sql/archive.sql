@@ -77,14 +77,14 @@ select
     (select coalesce(sum(spilled), 0) from archive where spilled > 0) as spilled
 
 -- name: expired
-select number
+select number, endpoint_id, job_id
 from archive
 where endpoint_id = :endpoint_id and expires_at <= :expired_before
 order by expires_at
 limit :limit
 
 -- name: oldest
-select number, length(record) + spilled as size
+select number, endpoint_id, job_id, length(record) + spilled as size
 from archive
 where expires_at <= :expired_before
 order by number

@@ -1,0 +1,44 @@
+"""A server that listens for workers at FURTHER_WORKER_HOST, too, as a runtime with networks of its own has it do.
+
+Only the first one asks for that, and notes it in the file FURTHER_OPENED: those after it have it from the keeper.
+Run by the keeper in place of Python: `further.py -P -m runyard serve [FLAGS] --keeper SPEC`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from runyard import app
+from runyard.adapters.keeper import Seat
+from runyard.config import load
+from runyard.telemetry import set_up_logging
+
+
+@click.command()
+@click.option("--data-dir")
+@click.option("--host")
+@click.option("--port", type=int)
+@click.option("--keeper")
+def serve(keeper: str, **flags: object) -> None:
+    seat = Seat.of(keeper)
+    set_up_logging()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(app.serve(load(flags), seat, worker_hosts=_wanted()))
+
+
+def _wanted() -> list[str]:
+    opened = Path(os.environ["FURTHER_OPENED"])
+    if opened.exists():
+        return []
+    opened.touch()
+    return [os.environ["FURTHER_WORKER_HOST"]]
+
+
+if __name__ == "__main__":
+    serve(sys.argv[sys.argv.index("serve") + 1 :])
