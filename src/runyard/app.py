@@ -8,16 +8,21 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.disk import DataDisk
+from runyard.adapters.docker.engine import Engine
+from runyard.adapters.docker.images import Images
+from runyard.adapters.docker.spec import Policy
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.payloads_moved import payloads_of
+from runyard.adapters.runtimes.by_kind import Containers, NoContainers, RuntimeByKind
+from runyard.adapters.runtimes.docker import DockerRuntime
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.s3 import Bucket
 from runyard.adapters.signals import LocalSignals
@@ -32,7 +37,8 @@ from runyard.adapters.vault import KEY_FILE, FileVault
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.adapters.worker_ports import HeldWorkerPorts
 from runyard.config import Settings
-from runyard.domain.errors import RunyardError
+from runyard.domain.errors import RunyardError, StartFailed
+from runyard.domain.job import EndpointId
 from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
@@ -126,7 +132,7 @@ def _adapters(
     blobs = FolderBlobs(root / "blobs")
 
     def runtime(observer: RuntimeObserver) -> WorkerRuntime:
-        return ProcessRuntime(
+        processes = ProcessRuntime(
             root,
             blobs,
             observer,
@@ -136,6 +142,7 @@ def _adapters(
             build_timeout_s=settings.build_timeout_s,
             line=line,
         )
+        return RuntimeByKind(processes, _containers(settings, root, control, worker_ports, observer))
 
     carried = Carried(settings.webhook_output_bytes_max)
     store, outbox = _job_store(settings, root, vigil, carried)
@@ -158,6 +165,43 @@ def _adapters(
             public_only=settings.webhook_targets == "public-only",
         ),
         disk=DataDisk(root, root / "control.db"),
+    )
+
+
+def _containers(
+    settings: Settings, root: Path, control: SqliteControl, worker_ports: HeldWorkerPorts, observer: RuntimeObserver
+) -> Containers:
+    try:
+        engine = Engine(settings.docker_host or None)
+    except StartFailed as error:
+        return NoContainers(error)
+
+    async def endpoints() -> Collection[EndpointId]:
+        return [endpoint.id for endpoint in await control.endpoints()]
+
+    return DockerRuntime(
+        root / "docker",
+        engine,
+        Images(engine),
+        worker_ports,
+        observer,
+        endpoints=endpoints,
+        policy=_policy(settings),
+        subnets=settings.container_subnets,
+        named=settings.docker_self,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        cpus=settings.docker_cpus or None,
+        memory_bytes=settings.docker_memory_bytes or None,
+        shm_bytes=settings.docker_shm_bytes or None,
+        pids=max(1, settings.docker_pids_max),
+        disk_bytes=settings.docker_disk_bytes or None,
+        capabilities=tuple(settings.docker_capabilities.replace(",", " ").split()),
+        new_privileges=settings.docker_new_privileges,
+        volume_dir=settings.volume_dir.resolve() if settings.volume_dir else None,
     )
 
 

@@ -107,17 +107,18 @@ class Networks:
         async with self._turn:
             for endpoint_id, there in (await self._there()).items():
                 if endpoint_id not in but:
-                    await self._remove(endpoint_id, there["Id"])
+                    await self._remove(endpoint_id, there)
 
-    async def _remove(self, endpoint_id: EndpointId, id: str) -> None:
+    async def _remove(self, endpoint_id: EndpointId, there: Mapping[str, Any]) -> None:
+        id = there["Id"]
         if (await self._members(id)).keys() - {self._itself}:
             return
         with suppress(EngineError):  # A container that starts just now keeps it.
             if self._itself is not None:
                 await self._engine.call("POST", f"/networks/{id}/disconnect", {"Container": self._itself})
             await self._engine.call("DELETE", f"/networks/{id}")
-            if (network := self._known.pop(endpoint_id, None)) is not None:
-                await self._planes.close(network.host)
+            known = self._known.pop(endpoint_id, None)
+            await self._planes.close(known.host if known is not None else _gateway(there))
 
     async def _there(self) -> dict[EndpointId, dict[str, Any]]:
         filters = {"label": [f"{PLATFORM}={self._platform}"]}

@@ -23,11 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from runyard.adapters.docker.contained import Contained
 from runyard.adapters.docker.disk import LOOK_EVERY_S, watch_disks
-from runyard.adapters.docker.engine import Engine, NoEngine
+from runyard.adapters.docker.engine import Engine, EngineError, NoEngine
 from runyard.adapters.docker.maker import ImageStore, Maker
 from runyard.adapters.docker.networks import Networks, Planes
 from runyard.adapters.docker.notes import Note, Notes, platform_id
@@ -43,11 +43,13 @@ log = logging.getLogger(__name__)
 
 RETURN_S_MAX = 20.0
 """How long a start waits for an Engine that was there and is away: one that was killed takes 10 s to come back."""
+ASK_AGAIN_S = 0.5
 CLOSE_S_MAX = 10.0
 BELATED_GRACE_S = 10.0
 """Of workers that were to be stopped while their Engine was away."""
 SAVE_EVERY_S = 2.0
 TIDY_EVERY_S = 60.0
+T = TypeVar("T")
 _WORKER_ID = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
@@ -101,19 +103,22 @@ class DockerRuntime:
 
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
         """Raises `NoEngine`, beside `BuildFailed`."""
-        site = await self._there()
-        run = await self._images.prepare(endpoint_id, run, say)
-        await site.networks.ensure(endpoint_id)
-        return run
+
+        async def prepare(site: _Site) -> RunSpec:
+            prepared = await self._images.prepare(endpoint_id, run, say)
+            await site.networks.ensure(endpoint_id)
+            return prepared
+
+        return await self._insist(prepare)
 
     def plane_url(self, endpoint_id: EndpointId, run: RunSpec) -> str | None:
         network = None if self._site is None else self._site.networks.find(endpoint_id)
         return None if network is None else network.plane
 
     async def start(self, launch: Launch) -> None:
-        site = await self._there()
         # Finished even if nobody waits any more: half a start is nothing that can be left to another process.
-        start = asyncio.create_task(self._start(site, launch), name=f"start {launch.worker_id}")
+        work = self._insist(lambda site: self._start(site, launch))
+        start = asyncio.create_task(work, name=f"start {launch.worker_id}")
         self._starts.add(start)
         start.add_done_callback(self._starts.discard)
         await asyncio.shield(start)
@@ -262,6 +267,23 @@ class DockerRuntime:
         return contained
 
     # All of them
+
+    async def _insist(self, work: Callable[[_Site], Awaitable[T]]) -> T:
+        """Do it again when the Engine goes away meanwhile and comes back soon."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RETURN_S_MAX
+        while True:
+            site = await self._there()
+            try:
+                return await work(site)
+            except (NoEngine, EngineError) as error:
+                # Its socket goes before its streams do, so that one that is ending may seem to be up; and it says strange
+                # things.
+                if isinstance(error, EngineError) and error.status < 500:
+                    raise
+                await asyncio.sleep(ASK_AGAIN_S)
+                if (isinstance(error, EngineError) and site.watch.up.is_set()) or loop.time() > deadline:
+                    raise
 
     async def _there(self) -> _Site:
         """Raises `NoEngine`, when it does not come back soon."""
