@@ -8,17 +8,25 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.disk import DataDisk
+from runyard.adapters.docker.builds import BuildOptions
+from runyard.adapters.docker.credentials import Credentials
+from runyard.adapters.docker.engine import Engine
+from runyard.adapters.docker.images import Images
 from runyard.adapters.docker.presence import lacking_engine
+from runyard.adapters.docker.spec import Policy
 from runyard.adapters.files import write_secret
 from runyard.adapters.handed_logs import pack_logs, unpack_logs
 from runyard.adapters.keeper import Corridor, KeeperLine, Seat, speak_for_yourself
 from runyard.adapters.payloads_moved import payloads_of
+from runyard.adapters.runtimes.by_kind import Containers, NoContainers, RuntimeByKind
+from runyard.adapters.runtimes.docker import DockerRuntime
 from runyard.adapters.runtimes.process import ProcessRuntime
 from runyard.adapters.s3 import Bucket
 from runyard.adapters.signals import LocalSignals
@@ -33,7 +41,8 @@ from runyard.adapters.vault import KEY_FILE, FileVault
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.adapters.worker_ports import HeldWorkerPorts
 from runyard.config import Settings
-from runyard.domain.errors import RunyardError
+from runyard.domain.errors import RunyardError, StartFailed
+from runyard.domain.job import EndpointId
 from runyard.edge.bodies import webhook_body
 from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
@@ -126,8 +135,8 @@ def _adapters(
     control = SqliteControl(root / "control.db")
     blobs = FolderBlobs(root / "blobs")
 
-    def runtime(observer: RuntimeObserver) -> WorkerRuntime:
-        return ProcessRuntime(
+    def runtime(observer: RuntimeObserver, credentials: Credentials) -> WorkerRuntime:
+        processes = ProcessRuntime(
             root,
             blobs,
             observer,
@@ -137,6 +146,8 @@ def _adapters(
             build_timeout_s=settings.build_timeout_s,
             line=line,
         )
+        house = House(root, control, blobs, worker_ports)
+        return RuntimeByKind(processes, _containers(settings, house, observer, credentials))
 
     carried = Carried(settings.webhook_output_bytes_max)
     store, outbox = _job_store(settings, root, vigil, carried)
@@ -159,7 +170,70 @@ def _adapters(
             public_only=settings.webhook_targets == "public-only",
         ),
         disk=DataDisk(root, root / "control.db"),
-        lacking_engine=lacking_engine,
+        lacking_engine=partial(lacking_engine, settings.docker_host or None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What containers share with the rest of the platform."""
+
+    root: Path
+    control: SqliteControl
+    blobs: FolderBlobs
+    worker_ports: HeldWorkerPorts
+
+
+def _containers(settings: Settings, house: House, observer: RuntimeObserver, credentials: Credentials) -> Containers:
+    try:
+        engine = Engine(settings.docker_host or None)
+    except StartFailed as error:
+        return NoContainers(error)
+
+    async def endpoints() -> Collection[EndpointId]:
+        return [endpoint.id for endpoint in await house.control.endpoints()]
+
+    images = Images(
+        engine,
+        house.blobs,
+        house.root / "images",
+        credentials,
+        builds=_build_options(settings),
+        bytes_max=settings.image_bytes_max,
+    )
+    return DockerRuntime(
+        house.root / "docker",
+        engine,
+        images,
+        house.worker_ports,
+        observer,
+        endpoints=endpoints,
+        policy=_policy(settings),
+        subnets=settings.container_subnets,
+        named=settings.docker_self,
+    )
+
+
+def _build_options(settings: Settings) -> BuildOptions:
+    return BuildOptions(
+        timeout_s=settings.build_timeout_s,
+        ca_bundle=settings.build_ca_bundle,
+        args=dict(settings.build_args),
+        memory_bytes=settings.build_memory_bytes,
+        cpus=settings.build_cpus,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        cpus=settings.docker_cpus or None,
+        memory_bytes=settings.docker_memory_bytes or None,
+        shm_bytes=settings.docker_shm_bytes or None,
+        pids=max(1, settings.docker_pids_max),
+        disk_bytes=settings.docker_disk_bytes or None,
+        capabilities=tuple(settings.docker_capabilities.replace(",", " ").split()),
+        new_privileges=settings.docker_new_privileges,
+        volume_dir=settings.volume_dir.resolve() if settings.volume_dir else None,
     )
 
 

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, cast
 
@@ -210,7 +211,48 @@ class Settings:
         of=("auto", "require", "off"),
     )
     volume_dir: Path | None = _setting(
-        None, "Folder that process workers see as /runpod-volume when the platform runs as root; unset: none."
+        None,
+        "Folder that workers see as /runpod-volume; unset: none. Containers always do, processes when the platform runs as "
+        "root.",
+    )
+    docker_host: str = _setting(
+        "",
+        "Address of the Docker Engine that runs containers, as in `unix:///run/docker.sock` or `tcp://host:2376`. Empty: "
+        "what `DOCKER_HOST` says, else the usual socket. Nobody is asked before there is a container to run.",
+    )
+    docker_self: str = _setting(
+        "",
+        "Name or id of the container that the platform itself runs in, for the Engine, where it cannot find out. One that "
+        "shares the machine's network is none.",
+    )
+    docker_subnets: str = _setting(
+        "10.213.0.0/16",
+        "Addresses for the networks of containers: each endpoint has 64 of them. Those that the Engine has given to others "
+        "are passed over.",
+    )
+    docker_cpus: float = _setting(0.0, "CPUs that a container may use whose endpoint does not say. 0: all.")
+    docker_memory_bytes: int = _setting(
+        0, "Memory in bytes, without swap, that a container may use whose endpoint does not say. 0: all."
+    )
+    docker_shm_bytes: int = _setting(
+        0,
+        "Shared memory in bytes of a container whose endpoint does not say. 0: the Engine's default, 64 MiB as a rule.",
+    )
+    docker_disk_bytes: int = _setting(
+        0,
+        "Bytes that a container may write outside of volumes whose endpoint does not say. 0: any number. Where the Engine "
+        "cannot refuse them, a container that has written more is killed within 15 s.",
+    )
+    docker_pids_max: int = _setting(
+        4096, "Processes and threads that a container may have whose endpoint does not say. At least 1."
+    )
+    docker_capabilities: str = _setting(
+        "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,NET_BIND_SERVICE,SETGID,SETPCAP,SETUID,SYS_CHROOT",
+        "Linux capabilities that root has in a container, all others being dropped; separated by commas. Of Docker's own "
+        "list it lacks `AUDIT_WRITE`, `MKNOD`, `NET_RAW` and `SETFCAP`. Empty: none.",
+    )
+    docker_new_privileges: bool = _setting(
+        False, "Whether programs in containers may gain privileges when they are executed, as `sudo` and `su` do."
     )
     webhook_retries: str = _setting(
         "runpod",
@@ -247,7 +289,7 @@ class Settings:
             if choices and choice not in choices:
                 *others, last = choices
                 raise BadRequest(f"{setting.name} must be {', '.join(others)} or {last}, not {choice!r}")
-        _ = self.attempt_limits, self.bucket, self.job_terms
+        _ = self.attempt_limits, self.bucket, self.job_terms, self.container_subnets
         for setting in fields(self):
             number = getattr(self, setting.name)
             if isinstance(number, int | float) and number < 0:
@@ -277,6 +319,14 @@ class Settings:
         if parts is None:
             raise BadRequest(f"payloads must be folder, or s3://bucket/prefix, not {self.payloads!r}")
         return parts[1], parts[2] or ""
+
+    @property
+    def container_subnets(self) -> IPv4Network:
+        """Raises `BadRequest`."""
+        try:
+            return IPv4Network(self.docker_subnets)
+        except ValueError as error:
+            raise BadRequest(f"docker_subnets must be a network like 10.213.0.0/16: {error}") from error
 
     @property
     def attempt_limits(self) -> AttemptLimits:

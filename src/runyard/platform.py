@@ -41,7 +41,7 @@ from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.redaction import Redaction
-from runyard.services.registries import Registries
+from runyard.services.registries import Credential, Registries
 from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.secrets import Secrets
@@ -50,6 +50,10 @@ from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
 
 log = logging.getLogger("runyard")
+
+
+Credentials = Callable[[str], Awaitable[Credential]]
+"""What pulls an image, by the id of a registry credential."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ class Adapters:
     signals: Signals
     clock: Clock
     ids: Ids
-    runtime: Callable[[RuntimeObserver], WorkerRuntime]
+    runtime: Callable[[RuntimeObserver, Credentials], WorkerRuntime]
     webhooks: WebhookSender
     disk: Disk
     lacking_engine: Callable[[], Awaitable[str | None]] = no_engine
@@ -196,7 +200,7 @@ class Platform:
         await self.access.load()
         await self.endpoints.load()
         await self.secrets.load()
-        runtime = self.runtime_of(self.lifecycle)
+        runtime = self.runtime_of(self.lifecycle, self.registries.credential)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
         await self.lifecycle.see_to(insist(self.secrets.forget_former, self.clock))

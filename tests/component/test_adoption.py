@@ -87,7 +87,7 @@ class House:
             signals=LocalSignals(),
             clock=LoopClock(),
             ids=RandomIds(),
-            runtime=self._runtime,
+            runtime=lambda observer, credentials: self._runtime(observer),
             webhooks=NoWebhooks(),
             disk=SetDisk(),
         )

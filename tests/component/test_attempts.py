@@ -1,5 +1,6 @@
 """Jobs whose workers die or are stopped, from a client's request to what it reads of each attempt, on the loop's clock."""
 
+import asyncio
 import json
 
 import pytest
@@ -104,6 +105,18 @@ async def test_a_job_whose_worker_ended_together_with_the_platform_keeps_its_att
         job = await scene.until(job_id, "COMPLETED")
 
         assert [("platform_died", False)] == [(attempt["cause"], attempt["counted"]) for attempt in job["attempts"]]
+
+
+@pytest.mark.parametrize(("exit", "failures"), [(Exit(None, 15, with_platform=True), 0), (Exit(None, 15), 1)])
+async def test_a_worker_that_was_taken_along_is_no_failed_start(exit: Exit, failures: int) -> None:
+    async with playing() as scene:
+        job_id = await scene.run(s=30)
+        await scene.until(job_id, "IN_PROGRESS")
+        scene.crew.exit(next(iter(scene.crew.running)), exit)
+        await asyncio.sleep(0.01)
+
+        [endpoint] = scene.platform.endpoints.list()
+        assert failures == scene.platform.lifecycle.failures_of(endpoint).count
 
 
 async def test_a_job_that_ran_too_long_shows_what_its_worker_said() -> None:

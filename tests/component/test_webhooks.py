@@ -74,7 +74,7 @@ class Yard:
             signals=LocalSignals(),
             clock=self.clock,
             ids=RandomIds(),
-            runtime=FakeRuntime,
+            runtime=lambda observer, credentials: FakeRuntime(observer),
             webhooks=HttpxWebhooks(own_ports=[s.getsockname()[1] for s in (user_port, worker_port)]),
             disk=SetDisk(),
         )

@@ -187,7 +187,7 @@ async def open_ports(
         signals=LocalSignals(),
         clock=LoopClock(),
         ids=RandomIds(),
-        runtime=runtime or FakeRuntime,
+        runtime=lambda observer, credentials: (runtime or FakeRuntime)(observer),
         webhooks=NoWebhooks(),
         disk=SetDisk(),
     )

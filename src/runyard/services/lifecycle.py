@@ -384,8 +384,10 @@ class Lifecycle:
 
 
 def _unexpected(live: LiveWorker, exit: Exit) -> bool:
-    """A worker that ends by itself has failed, unless it was ready and left in good order (config `refresh_worker`)."""
+    """A worker that ends by itself has failed, unless it was ready and left in good order (config `refresh_worker`). Who
+    was taken along by what looked after it did not end by itself.
+    """
     worker = live.worker
-    if worker.stop_reason is not None:
+    if worker.stop_reason is not None or exit.with_platform:
         return False
     return worker.ready_at is None or worker.unhealthy_reason is not None or exit.code != 0

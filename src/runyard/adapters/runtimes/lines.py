@@ -16,13 +16,19 @@ class LineSplitter:
     more than one such piece.
     """
 
-    def __init__(self) -> None:
-        self._rest = bytearray()
+    def __init__(self, rest: bytes = b"") -> None:
+        """`rest`: what another has left."""
+        self._rest = bytearray(rest)
 
     @property
     def pending(self) -> int:
         """Bytes of a line that has not ended yet."""
         return len(self._rest)
+
+    @property
+    def rest(self) -> bytes:
+        """The bytes themselves."""
+        return bytes(self._rest)
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that `data` completes."""

@@ -1,0 +1,108 @@
+"""Makes a worker's container and starts it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, Protocol
+
+from runyard.adapters.docker.engine import Engine, EngineError
+from runyard.adapters.docker.networks import Network
+from runyard.adapters.docker.spec import PLATFORM, WORKER, Policy, create_body, disk_limit, has_quotas, name_of
+from runyard.domain.endpoint import RunSpec
+from runyard.domain.errors import StartFailed
+from runyard.domain.job import EndpointId
+from runyard.ports.runtime import Launch, Say
+
+log = logging.getLogger(__name__)
+
+_NO_QUOTA = re.compile("storage-opt|quota", re.IGNORECASE)
+
+
+class ImageStore(Protocol):
+    """Where images come from."""
+
+    async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
+        """Have the image here; returns `run` with its exact name as lock. Raises `BuildFailed` and `NoEngine`."""
+        ...
+
+    async def present(self, run: RunSpec) -> str:
+        """What a container is made of. Raises `StartFailed` when it is not here (any more)."""
+        ...
+
+    async def collect(self, in_use: Collection[str]) -> object:
+        """Remove what no lock of these needs, as far as room is wanted."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is under way, before the Engine's client is closed."""
+        ...
+
+
+class Maker:
+    """For one platform at one Engine."""
+
+    def __init__(self, engine: Engine, platform: str, images: ImageStore, policy: Policy) -> None:
+        self._engine = engine
+        self._platform = platform
+        self._images = images
+        self._policy = policy
+        self._quotas: bool | None = None
+
+    async def make(self, launch: Launch, network: Network) -> int | None:
+        """Nothing happens when it runs already. Returns what it may write to its disk, in bytes, if the Engine does not see
+        to that. Raises `StartFailed`, with nothing left of it unless the Engine is gone.
+        """
+        image = await self._images.present(launch.run)
+        config: dict[str, Any] = (await self._engine.call("GET", f"/images/{image}/json"))["Config"] or {}
+        limit = disk_limit(launch.run, self._policy)
+        quota = limit is not None and await self._has_quotas()
+        try:
+            await self._run(launch, self._body(launch, network, image, config, quota=quota))
+        except EngineError as error:
+            if not quota or not _NO_QUOTA.search(str(error)):
+                raise
+            log.info("this Engine cannot limit the disk of a container, so disks are watched: %s", error)
+            quota = self._quotas = False
+            await self._run(launch, self._body(launch, network, image, config, quota=False))
+        return None if quota else limit
+
+    def _body(
+        self, launch: Launch, network: Network, image: str, config: dict[str, Any], *, quota: bool
+    ) -> dict[str, Any]:
+        return create_body(
+            launch,
+            self._policy,
+            platform=self._platform,
+            image=image,
+            config=config,
+            network=network.id,
+            plane=network.plane,
+            quota=quota,
+        )
+
+    async def _run(self, launch: Launch, body: dict[str, Any]) -> None:
+        name = name_of(launch.worker_id)
+        try:
+            await self._engine.call("POST", "/containers/create", body, name=name)
+        except EngineError as error:
+            if error.status != 409 or not await self._is_ours(launch):
+                raise
+        try:
+            await self._engine.call("POST", f"/containers/{name}/start")
+        except EngineError:
+            with suppress(StartFailed):
+                await self._engine.call("DELETE", f"/containers/{name}", force=True, v=True)
+            raise
+
+    async def _is_ours(self, launch: Launch) -> bool:
+        """Whether the container that has the name is this worker's."""
+        labels = (await self._engine.call("GET", f"/containers/{name_of(launch.worker_id)}/json"))["Config"]["Labels"]
+        return labels.get(PLATFORM) == self._platform and labels.get(WORKER) == launch.worker_id
+
+    async def _has_quotas(self) -> bool:
+        if self._quotas is None:
+            self._quotas = has_quotas(await self._engine.call("GET", "/info"))
+        return self._quotas
