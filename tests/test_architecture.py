@@ -13,7 +13,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 # What may be longer, and why: "path" or "path:function". Splitting by line count alone is a defect, too.
-LONG_FOR_A_REASON: dict[str, str] = {}
+LONG_FOR_A_REASON = {"src/runyard/config.py": "a table: each setting with what it means"}
 
 # Packages that run where nothing can be installed, or that must stay plain values.
 STANDARD_LIBRARY_ONLY = ("domain", "sdk", "keeper")

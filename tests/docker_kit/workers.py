@@ -7,12 +7,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from runyard.adapters.blobs import FolderBlobs
+from runyard.adapters.docker.credentials import Credential
 from runyard.adapters.docker.engine import Engine as Client
 from runyard.adapters.docker.images import Images
 from runyard.adapters.docker.spec import Policy
 from runyard.adapters.runtimes.docker import DockerRuntime
 from runyard.domain.container import ContainerSpec
 from runyard.domain.endpoint import RunSpec
+from runyard.domain.errors import NotFound
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.ports.runtime import Launch
 from tests.docker_kit.client import EngineClient
@@ -22,6 +25,10 @@ from tests.runtime_kit import Listener
 ENDPOINT = EndpointId("endpoint")
 SUBNETS = ipaddress.IPv4Network("10.213.64.0/18")
 """Of the addresses that the kit sweeps, those that its engine does not give away itself."""
+
+
+async def no_credential(id: str) -> Credential:
+    raise NotFound(f"there is no registry credential {id}")
 
 
 class Planes:
@@ -70,7 +77,7 @@ class Site:
         runtime = DockerRuntime(
             self.folder,
             client,
-            Images(client),
+            Images(client, FolderBlobs(self.folder / "blobs"), self.folder / "images", no_credential),
             self.planes,
             self.listener,
             endpoints=endpoints,
