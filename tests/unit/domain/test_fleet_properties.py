@@ -97,8 +97,9 @@ def test_a_plan_knows_when_it_changes(story: Story) -> None:
         later = [0.001, 0.5, 3.99, 100, 5000] if wake_at is None else [(wake_at - stage.now) * part for part in PARTS]
 
         assert wake_at is None or wake_at > stage.now
-        for after in later:
-            assert () == plan(stage.view(stage.now + after), stage.now + after).actions
+        for at in (stage.now + after for after in later):
+            # Where the two times have no other between them, a part of the way is rounded to one of them.
+            assert at == wake_at or () == plan(stage.view(at), at).actions
 
 
 PARTS = (0.1, 0.5, 0.999)
