@@ -18,7 +18,7 @@ from runyard.adapters.docker.builds import CA_FILE, BuildOptions
 from runyard.adapters.docker.collector import BUILD_LABEL, LEFTOVER_S
 from runyard.adapters.docker.engine import Engine as Client
 from runyard.adapters.docker.images import Images
-from runyard.cli.bundle import Sources, pack
+from runyard.cli.bundle import pack
 from runyard.domain.container import ContainerSpec
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import BuildFailed
@@ -60,7 +60,7 @@ class Workbench:
             (sources / name).parent.mkdir(parents=True, exist_ok=True)
             (sources / name).write_text(content)
         out = io.BytesIO()
-        bundle = pack(Sources(tuple((name, sources / name) for name in files), ""), out, lambda done, all: None)
+        bundle = pack(tuple((name, sources / name) for name in files), out, lambda done, all: None)
 
         async def chunks() -> AsyncIterator[bytes]:
             yield out.getvalue()
