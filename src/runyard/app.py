@@ -107,12 +107,14 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine, worker_hosts: S
             platform.hand_over()
             passing = (listener.hand_over(partial(corridor.leave, n)) for n, listener in enumerate(listeners))
             await asyncio.gather(*passing, platform.webhooks.settle())
+        else:
+            platform.hand_over()  # To the server of the next keeper: containers have outlived this one.
     if platform.handing_over:
         pack_logs(platform.logs, root)
     if platform.broken.is_set():
         raise RunyardError("the platform stopped because of a defect; its log has the details")
     if line.lost.is_set():
-        raise RunyardError("the keeper is gone, and with it all workers; serve again")
+        raise RunyardError("the keeper is gone, and with it all workers that are processes; serve again")
 
 
 async def _first(*events: asyncio.Event) -> None:

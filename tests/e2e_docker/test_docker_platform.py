@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -46,11 +48,14 @@ def platform(engine: Engine, docker: EngineClient, images: Images, data: Path) -
     """One endpoint for each SDK, deployed before it starts."""
     for name, requirement in (("new", NEWEST_SDK), ("old", OLD_SDK)):
         asyncio.run(deploy(data, name, images.worker(HANDLER, requirement)))
-    env = {"RUNYARD_DOCKER_HOST": engine.url, "RUNYARD_DOCKER_SUBNETS": str(SUBNETS)}
-    with keeping(data, env=env) as platform:
+    with keeping(data, env=environment_of(engine)) as platform:
         yield platform
     assert [] == docker.containers(label=["runyard.worker"])
     assert [] == docker.networks()
+
+
+def environment_of(engine: Engine) -> dict[str, str]:
+    return {"RUNYARD_DOCKER_HOST": engine.url, "RUNYARD_DOCKER_SUBNETS": str(SUBNETS)}
 
 
 async def deploy(data: Path, name: str, image: str) -> None:
@@ -100,6 +105,28 @@ def test_a_job_survives_a_restart_of_the_server_in_its_worker(platform: Keeping,
     until(lambda: status(platform, "new", job_id) == "COMPLETED" or None)
     assert workers == {each["Id"] for each in docker.containers(label=["runyard.worker"])}
     assert [] == detail(platform, "new", job_id).get("attempts", [])
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["all of it", "its keeper"])
+def test_a_job_survives_the_death_of_the_platform_in_its_worker(
+    platform: Keeping, docker: EngineClient, engine: Engine, data: Path, *, both: bool
+) -> None:
+    Deployed(platform, "new").ask({"say": "warm"}, seconds=JOB_S_MAX)
+    job_id = Deployed(platform, "new").run({"say": "on", "s": 10})
+    until(lambda: status(platform, "new", job_id) == "IN_PROGRESS" or None)
+    workers = {each["Id"] for each in docker.containers(label=["runyard.worker"])}
+    server = platform.server
+    for pid in (platform.pid, server) if both else (platform.pid,):
+        os.kill(pid, signal.SIGKILL)
+    platform.process.wait()
+    until(lambda: not Path(f"/proc/{server}").exists() or None)
+
+    with keeping(data, env=environment_of(engine)) as successor:
+        assert "IN_PROGRESS" == status(successor, "new", job_id)
+        assert workers == {each["Id"] for each in docker.containers(label=["runyard.worker"])}
+        # A stock SDK that posts its result on a connection which has died drops it; then the job is done again.
+        until(lambda: status(successor, "new", job_id) == "COMPLETED" or None, JOB_S_MAX)
+        assert {"echo": "again"} == Deployed(successor, "new").ask({"say": "again"}, seconds=JOB_S_MAX)
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["graceful", "kill -9"])
