@@ -210,6 +210,24 @@ async def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(
     assert set() == names(root)
 
 
+async def test_a_draft_that_cannot_be_closed_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = await FolderPayloads(root).begin(ENDPOINT, JOB)
+    await draft.write(DATA)
+    close = os.close
+
+    def fails(file: int) -> None:
+        is_draft = Path(f"/proc/self/fd/{file}").readlink().suffix == ".part"
+        close(file)
+        if is_draft:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(adapter.os, "close", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        await draft.drop()
+
+    assert set() == names(root)
+
+
 async def test_a_write_that_found_no_room_can_be_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     payloads = FolderPayloads(root)
     real, calls = os.pwrite, 0

@@ -116,8 +116,10 @@ class FolderDraft:
         self._close()
 
     def _discard(self) -> None:
-        self._close()
-        self._draft.unlink(missing_ok=True)
+        try:
+            self._close()
+        finally:
+            self._draft.unlink(missing_ok=True)
 
     def _close(self) -> None:
         self._open = False
