@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,26 @@ async def test_what_is_forgotten_can_be_read_on(root: Path) -> None:
 
     assert DATA == await reading.read(1 << 20)
     await reading.close()
+
+
+async def test_two_who_forget_at_once_are_not_in_each_others_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = FolderPayloads(root)
+    one, other = await keep(payloads, b"1"), await keep(payloads, b"2")
+    goes_on, unlink = threading.Event(), Path.unlink
+
+    def slowly(file: Path, *, missing_ok: bool = False) -> None:
+        if file.name == one.ref:
+            goes_on.wait(10)
+        unlink(file, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slowly)
+    both = [asyncio.ensure_future(payloads.forget([payload.ref])) for payload in (one, other)]
+    await asyncio.sleep(0)
+    await payloads.aside(lambda: None)  # On the second thread, behind what the second one does there.
+    goes_on.set()
+    await asyncio.gather(*both)
+
+    assert set() == names(root)
 
 
 async def test_after_a_sync_that_failed_a_draft_can_only_be_dropped(

@@ -35,6 +35,8 @@ class FolderPayloads:
         self._root = root
         self._synced = synced
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="payloads")
+        self._forgetting = asyncio.Lock()
+        """Two at once would each look like a backup to the other."""
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if synced:
             sync(root.parent)  # Its own name is to last as those in it do.
@@ -63,7 +65,8 @@ class FolderPayloads:
                     self._place(ref).unlink(missing_ok=True)
 
         try:
-            await self.aside(unlink)
+            async with self._forgetting:
+                await self.aside(unlink)
         except BlockingIOError as error:
             raise TooBusy("a backup is being made; they are removed after it") from error
 
