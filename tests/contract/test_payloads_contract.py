@@ -134,6 +134,23 @@ async def test_what_is_forgotten_can_be_read_on(root: Path) -> None:
     await reading.close()
 
 
+@pytest.mark.parametrize("fails", ["open", "read"])
+async def test_one_that_cannot_be_read_just_now_is_not_said_to_be_gone(
+    root: Path, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payloads = FolderPayloads(root)
+    payload = await keep(payloads, DATA)
+
+    def broken(*args: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter.os, fails, broken)
+        with pytest.raises(TooBusy, match=r"cannot be read just now \(Input/output error\); see to the disk"):
+            await read(payloads, payload)
+    assert DATA == await read(payloads, payload)
+
+
 async def test_two_who_forget_at_once_are_not_in_each_others_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     payloads = FolderPayloads(root)
     one, other = await keep(payloads, b"1"), await keep(payloads, b"2")
