@@ -218,6 +218,36 @@ async def test_a_client_that_leaves_before_its_input_is_kept_has_submitted_it_al
     assert 1 == len(await held(yard))
 
 
+@pytest.mark.parametrize("path", ["/run", "/runsync", "/openai/v1/x"])
+@TIMED
+async def test_an_endpoint_that_is_deleted_before_an_input_is_kept_gets_no_job(yard: Yard, path: str) -> None:
+    yard.payloads.moves.clear()
+    call = yard.client.post(path, BODY)
+    await asyncio.sleep(1)
+    yard.book.delete(ENDPOINT)
+    await yard.jobs.remove_endpoint(ENDPOINT)
+    yard.payloads.moves.set()
+    reply = await call
+
+    assert 404 == reply.status
+    assert ENDPOINT in reply.body.decode()
+    assert 0 == (await yard.store.counts(ENDPOINT)).in_queue
+    assert {} == yard.payloads.held
+
+
+@TIMED
+async def test_a_platform_that_stops_before_an_input_is_kept_takes_no_job(yard: Yard) -> None:
+    yard.payloads.moves.clear()
+    call = yard.client.post("/run", BODY)
+    await asyncio.sleep(1)
+    yard.jobs.closing = True
+    yard.payloads.moves.set()
+
+    assert 503 == (await call).status
+    assert 0 == (await yard.store.counts(ENDPOINT)).in_queue
+    assert {} == yard.payloads.held
+
+
 # Names
 
 
