@@ -274,6 +274,34 @@ async def test_requests_of_one_name_that_come_together_become_one_job_and_one_in
     assert 1 == len(yard.payloads.held)
 
 
+@pytest.mark.parametrize("buried", [False, True])
+@pytest.mark.parametrize("path", ["/run", "/runsync"])
+@TIMED
+async def test_a_request_whose_twin_has_come_and_gone_before_its_input_is_kept_does_not_run_again(
+    yard: Yard, worker: Worker, path: str, *, buried: bool
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    yard.payloads.moves.clear()
+    late = yard.client.post(path, BODY, headers=key)
+    await asyncio.sleep(1)
+    moves, yard.payloads.moves = yard.payloads.moves, asyncio.Event()
+    yard.payloads.moves.set()
+    job_id = await submitted(yard, **key)
+    await worker.take()
+    await worker.done(job_id, {"output": 1})
+    await yard.client.get(f"/status/{job_id}?ttl=1000")
+    await asyncio.sleep(5)
+    if buried:
+        assert 0 < await yard.store.archive.forget_oldest(yard.clock.now(), 1 << 30)
+    moves.set()
+    reply = await late
+
+    assert 404 == reply.status
+    assert f"job {job_id} has expired: it ended COMPLETED" in reply.json()["error"]
+    assert 0 == (await yard.store.counts(ENDPOINT)).in_queue
+    assert ([] if buried else [job_id]) == await held(yard)
+
+
 @ON_DISK_TOO
 async def test_it_is_the_same_request_wherever_its_input_lies(yard: Yard, store: JobStore) -> None:
     first = await submitted(yard, **{"Idempotency-Key": "k"})

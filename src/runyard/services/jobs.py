@@ -148,7 +148,9 @@ class Jobs:
         return await self._dispatch.submit(job, if_lost)
 
     async def _submit_spilled(self, job: Job) -> Job:
-        """Much may have happened while its input was being kept."""
+        """Much may have happened while its input was being kept: one of its name may have come, ended, and be gone."""
+        if job.fingerprint is not None and await self._store.find(job.endpoint_id, job.id) is not None:
+            raise Conflict(f"job {job.id} has come meanwhile")
         self._check_open()
         self._endpoint_of(job.endpoint_id)
         return await self._dispatch.submit(job)
