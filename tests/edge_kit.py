@@ -256,10 +256,13 @@ class Worker(Caller):
 
 
 class Book:
-    """Endpoints that stay as they are."""
+    """Endpoints that stay as they are, until they are deleted."""
 
     def __init__(self, *endpoints: Endpoint) -> None:
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
+
+    def delete(self, endpoint_id: EndpointId) -> None:
+        del self._endpoints[endpoint_id]
 
     def get(self, endpoint_id: EndpointId) -> Endpoint:
         if endpoint_id not in self._endpoints:
@@ -291,7 +294,9 @@ class Yard:
             self.store, self.roster, inputs, self.signals, self.clock, limits=lambda _: settings.attempt_limits
         )
         terms = lambda _: settings.job_terms  # noqa: E731
-        self.jobs = Jobs(self.store, self.dispatch, inputs, self.signals, self.clock, ids, terms=terms)
+        self.jobs = Jobs(
+            self.store, self.dispatch, inputs, self.signals, self.clock, ids, terms=terms, endpoint_of=self.book.get
+        )
         self.sweeper = Sweeper(self.store, self.dispatch, self.signals, self.clock)
         grace = timedelta(seconds=settings.stop_grace_s)
         options = WorkerOptions(worker_url="", ping_interval_ms=10_000, stop_grace=grace, job_stop_grace=grace)

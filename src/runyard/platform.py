@@ -106,7 +106,10 @@ class Platform:
         self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
         inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
         self.dispatch = Dispatch(a.store, self.roster, inputs, a.signals, a.clock, limits=self._attempt_limits)
-        self.jobs = Jobs(a.store, self.dispatch, inputs, a.signals, a.clock, a.ids, terms=self.endpoints.terms)
+        terms, endpoint_of = self.endpoints.terms, self.endpoints.get
+        self.jobs = Jobs(
+            a.store, self.dispatch, inputs, a.signals, a.clock, a.ids, terms=terms, endpoint_of=endpoint_of
+        )
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit

@@ -218,6 +218,36 @@ async def test_a_client_that_leaves_before_its_input_is_kept_has_submitted_it_al
     assert 1 == len(await held(yard))
 
 
+@pytest.mark.parametrize("path", ["/run", "/runsync", "/openai/v1/x"])
+@TIMED
+async def test_an_endpoint_that_is_deleted_before_an_input_is_kept_gets_no_job(yard: Yard, path: str) -> None:
+    yard.payloads.moves.clear()
+    call = yard.client.post(path, BODY)
+    await asyncio.sleep(1)
+    yard.book.delete(ENDPOINT)
+    await yard.jobs.remove_endpoint(ENDPOINT)
+    yard.payloads.moves.set()
+    reply = await call
+
+    assert 404 == reply.status
+    assert ENDPOINT in reply.body.decode()
+    assert 0 == (await yard.store.counts(ENDPOINT)).in_queue
+    assert {} == yard.payloads.held
+
+
+@TIMED
+async def test_a_platform_that_stops_before_an_input_is_kept_takes_no_job(yard: Yard) -> None:
+    yard.payloads.moves.clear()
+    call = yard.client.post("/run", BODY)
+    await asyncio.sleep(1)
+    yard.jobs.closing = True
+    yard.payloads.moves.set()
+
+    assert 503 == (await call).status
+    assert 0 == (await yard.store.counts(ENDPOINT)).in_queue
+    assert {} == yard.payloads.held
+
+
 # Names
 
 
@@ -242,6 +272,34 @@ async def test_requests_of_one_name_that_come_together_become_one_job_and_one_in
     assert {200} == {reply.status for reply in replies}
     assert 1 == len({reply.json()["id"] for reply in replies})
     assert 1 == len(yard.payloads.held)
+
+
+@pytest.mark.parametrize("buried", [False, True])
+@pytest.mark.parametrize("path", ["/run", "/runsync"])
+@TIMED
+async def test_a_request_whose_twin_has_come_and_gone_before_its_input_is_kept_does_not_run_again(
+    yard: Yard, worker: Worker, path: str, *, buried: bool
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    yard.payloads.moves.clear()
+    late = yard.client.post(path, BODY, headers=key)
+    await asyncio.sleep(1)
+    moves, yard.payloads.moves = yard.payloads.moves, asyncio.Event()
+    yard.payloads.moves.set()
+    job_id = await submitted(yard, **key)
+    await worker.take()
+    await worker.done(job_id, {"output": 1})
+    await yard.client.get(f"/status/{job_id}?ttl=1000")
+    await asyncio.sleep(5)
+    if buried:
+        assert 0 < await yard.store.archive.forget_oldest(yard.clock.now(), 1 << 30)
+    moves.set()
+    reply = await late
+
+    assert 404 == reply.status
+    assert f"job {job_id} has expired: it ended COMPLETED" in reply.json()["error"]
+    assert 0 == (await yard.store.counts(ENDPOINT)).in_queue
+    assert ([] if buried else [job_id]) == await held(yard)
 
 
 @ON_DISK_TOO

@@ -3,10 +3,12 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runyard.adapters.payloads import FolderPayloads
 from runyard.domain.errors import NotFound
 from runyard.domain.job import EndpointId, Job, JobId
 from runyard.domain.payload import Spilled
@@ -303,6 +305,24 @@ async def test_a_client_is_told_when_a_result_cannot_be_read_just_now(looptime: 
         assert 503 == (await shown(ports, job_id)).status
         payloads.away = False
         assert OUTPUT == (await shown(ports, job_id)).json()["output"]
+
+
+@pytest.mark.parametrize("path", ["status", "status-sync", "requests"])
+async def test_what_a_disk_does_not_give_just_now_is_no_defect_of_the_platform(path: str, tmp_path: Path) -> None:
+    payloads = tmp_path / "payloads"
+    small_inputs = replace(LARGE, input_inline_bytes=10)
+    async with open_ports(small_inputs, payloads=FolderPayloads(payloads)) as ports:
+        job_id, worker = await taken(ports, input="x" * 100)
+        [input] = payloads.iterdir()
+        await worker.ask(done(ports, job_id, BODY))
+        [output] = set(payloads.iterdir()) - {input}
+        for file in [output] if path != "requests" else [input, output]:
+            file.rename(tmp_path / "away")
+            file.symlink_to(file.name)
+            assert (503, True) == ((reply := await shown(ports, job_id, path)).status, file.name in reply.error)
+            (tmp_path / "away").rename(file)
+
+        assert OUTPUT == (await shown(ports, job_id, path)).json()["output"]
 
 
 @pytest.mark.looptime

@@ -25,6 +25,7 @@ from runyard.domain.endpoint import Endpoint
 from runyard.edge.bodies import job_body
 from runyard.edge.listener import listening
 from runyard.platform import Adapters, Platform
+from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver
 from runyard.services.spill import Carried
 from tests.builders import ENDPOINT, SECRET, WORKER, a_worker, an_endpoint
@@ -168,7 +169,7 @@ async def open_ports(
     *,
     endpoint: Endpoint | None = None,
     runtime: Callable[[RuntimeObserver], FakeRuntime] | None = None,
-    payloads: MemoryPayloads | None = None,
+    payloads: Payloads | None = None,
 ) -> AsyncIterator[Ports]:
     """Without a `runtime`, the endpoint has one worker, which the test plays itself."""
     user_port, worker_port = bind("127.0.0.1", 0), bind("127.0.0.1", 0)

@@ -449,6 +449,43 @@ async def test_what_came_back_is_not_cleaned_away(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_job_that_comes_back_while_others_are_forgotten_is_not_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path)
+    long_after = START + 10**6
+    came_before, comes_amid, goes = [await failed(store, id) for id in ("before", "amid", "goes")]
+    await store.put_away([came_before, comes_amid, goes], long_after)
+    await saved(store, came_before, came_before.retry(long_after))
+    journal, waits = store._journal, 0  # pyright: ignore[reportPrivateUsage]
+    wait = journal.wait
+
+    async def wait_while_one_comes_back(number: int) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            await saved(store, comes_amid, comes_amid.retry(long_after))
+        await wait(number)
+
+    monkeypatch.setattr(journal, "wait", wait_while_one_comes_back)
+    await store.archive.forget(ENDPOINT, long_after, long_after)
+
+    for _ in range(2):
+        tombstones = store._journal.read("select job_id from tombstones")  # pyright: ignore[reportPrivateUsage]
+        assert ["goes"] == [row["job_id"] for row in tombstones]
+        assert [JobState.IN_QUEUE] * 2 == [(await kept(store, job)).state for job in (came_before, comes_amid)]
+        await store.close()
+        store = opened(tmp_path)
+    assert ["before", "amid"] == await taken(store, B, limit=9, now=long_after)
+    await store.close()
+
+
+async def failed(store: EmbeddedJobs, id: str) -> Job:
+    await stored(store, id)
+    [job] = await store.take(ENDPOINT, A, 1, START)
+    return await saved(store, job, job.fail("boom", None, START))
+
+
 async def test_a_stream_goes_to_the_archive_with_its_job_unless_it_is_long_or_over(tmp_path: Path) -> None:
     store = opened(tmp_path, ended_max=3)
     short, long = await streamed(store, "short", b"1"), await streamed(store, "long", b"1" * (2 << 20))

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,43 @@ async def test_what_is_forgotten_can_be_read_on(root: Path) -> None:
     await reading.close()
 
 
+@pytest.mark.parametrize("fails", ["open", "read"])
+async def test_one_that_cannot_be_read_just_now_is_not_said_to_be_gone(
+    root: Path, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payloads = FolderPayloads(root)
+    payload = await keep(payloads, DATA)
+
+    def broken(*args: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter.os, fails, broken)
+        with pytest.raises(TooBusy, match=r"cannot be read just now \(Input/output error\); see to the disk"):
+            await read(payloads, payload)
+    assert DATA == await read(payloads, payload)
+
+
+async def test_two_who_forget_at_once_are_not_in_each_others_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = FolderPayloads(root)
+    one, other = await keep(payloads, b"1"), await keep(payloads, b"2")
+    goes_on, unlink = threading.Event(), Path.unlink
+
+    def slowly(file: Path, *, missing_ok: bool = False) -> None:
+        if file.name == one.ref:
+            goes_on.wait(10)
+        unlink(file, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slowly)
+    both = [asyncio.ensure_future(payloads.forget([payload.ref])) for payload in (one, other)]
+    await asyncio.sleep(0)
+    await payloads.aside(lambda: None)  # On the second thread, behind what the second one does there.
+    goes_on.set()
+    await asyncio.gather(*both)
+
+    assert set() == names(root)
+
+
 async def test_after_a_sync_that_failed_a_draft_can_only_be_dropped(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +244,24 @@ async def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(
     monkeypatch.setattr(adapter.os, fails, full)
     with pytest.raises(TooBusy, match=r"No space left on device\); free disk space"):
         await written(payloads)
+
+    assert set() == names(root)
+
+
+async def test_a_draft_that_cannot_be_closed_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = await FolderPayloads(root).begin(ENDPOINT, JOB)
+    await draft.write(DATA)
+    close = os.close
+
+    def fails(file: int) -> None:
+        is_draft = Path(f"/proc/self/fd/{file}").readlink().suffix == ".part"
+        close(file)
+        if is_draft:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(adapter.os, "close", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        await draft.drop()
 
     assert set() == names(root)
 

@@ -35,6 +35,8 @@ class FolderPayloads:
         self._root = root
         self._synced = synced
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="payloads")
+        self._forgetting = asyncio.Lock()
+        """Two at once would each look like a backup to the other."""
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if synced:
             sync(root.parent)  # Its own name is to last as those in it do.
@@ -50,7 +52,7 @@ class FolderPayloads:
         return FolderDraft(self, file, draft, place, synced=self._synced)
 
     async def open(self, payload: Spilled) -> FileReading:
-        return FileReading(self, await self.aside(lambda: _opened(self._place(payload.ref), payload)), payload.size)
+        return FileReading(self, await self.aside(lambda: _opened(self._place(payload.ref), payload)), payload)
 
     async def kept(self) -> list[Kept]:
         files = await self.aside(lambda: list(self._root.iterdir()))
@@ -63,7 +65,8 @@ class FolderPayloads:
                     self._place(ref).unlink(missing_ok=True)
 
         try:
-            await self.aside(unlink)
+            async with self._forgetting:
+                await self.aside(unlink)
         except BlockingIOError as error:
             raise TooBusy("a backup is being made; they are removed after it") from error
 
@@ -116,8 +119,10 @@ class FolderDraft:
         self._close()
 
     def _discard(self) -> None:
-        self._close()
-        self._draft.unlink(missing_ok=True)
+        try:
+            self._close()
+        finally:
+            self._draft.unlink(missing_ok=True)
 
     def _close(self) -> None:
         self._open = False
@@ -127,13 +132,17 @@ class FolderDraft:
 class FileReading:
     """A file that is being read. Open, it stays even when its name is gone."""
 
-    def __init__(self, folder: FolderPayloads, file: int, size: int) -> None:
+    def __init__(self, folder: FolderPayloads, file: int, payload: Spilled) -> None:
         self._folder = folder
         self._file = file
-        self._left = size
+        self._payload = payload
+        self._left = payload.size
 
     async def read(self, size: int) -> bytes:
-        data = await self._folder.aside(lambda: os.read(self._file, min(size, self._left)))
+        try:
+            data = await self._folder.aside(lambda: os.read(self._file, min(size, self._left)))
+        except OSError as error:
+            raise _unreadable(self._payload, error) from error
         self._left -= len(data)
         return data
 
@@ -163,6 +172,8 @@ def _opened(place: Path, payload: Spilled) -> int:
         file = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise NotFound(_missing(payload)) from error
+    except OSError as error:
+        raise _unreadable(payload, error) from error
     if os.fstat(file).st_size != payload.size:
         os.close(file)
         raise NotFound(_missing(payload))
@@ -173,6 +184,13 @@ def _missing(payload: Spilled) -> str:
     return (
         f"a payload of {payload.size} bytes, payloads/{payload.ref}, is not in the data directory any more; if that was "
         "restored from a copy, restore its folder payloads as well"
+    )
+
+
+def _unreadable(payload: Spilled, error: OSError) -> TooBusy:
+    return TooBusy(
+        f"a payload of {payload.size} bytes, payloads/{payload.ref}, cannot be read just now ({error.strerror}); see to the "
+        "disk of the data directory, then try again"
     )
 
 

@@ -74,9 +74,13 @@ class Jobs:
         ids: Ids,
         *,
         terms: Callable[[EndpointId], JobTerms] = lambda endpoint_id: DEFAULT_TERMS,
+        endpoint_of: Callable[[EndpointId], object] = lambda endpoint_id: None,
     ) -> None:
-        """`terms` are what holds for the jobs of an endpoint; every one that is submitted asks."""
+        """`terms` are what holds for the jobs of an endpoint; every one that is submitted asks. `endpoint_of` raises
+        `NotFound` for an endpoint that has been deleted.
+        """
         self._terms = terms
+        self._endpoint_of = endpoint_of
         self._store = store
         self._dispatch = dispatch
         self._inputs = inputs
@@ -116,8 +120,7 @@ class Jobs:
         so where it `takes_a_moment`.
         `fingerprint` is for a job that its client has named.
         """
-        if self.closing:
-            raise TooBusy("the platform is stopping; send the job again when it is back")
+        self._check_open()
         self.admit()
         now = self._clock.now()
         terms, policy = self._terms(endpoint.id), request.policy
@@ -141,8 +144,16 @@ class Jobs:
             fingerprint=fingerprint,
         )
         if len(request.input) > self._inputs.inline_bytes_max:
-            return await self._inputs.spill(job, self._dispatch.submit)
+            return await self._inputs.spill(job, self._submit_spilled)
         return await self._dispatch.submit(job, if_lost)
+
+    async def _submit_spilled(self, job: Job) -> Job:
+        """Much may have happened while its input was being kept: one of its name may have come, ended, and be gone."""
+        if job.fingerprint is not None and await self._store.find(job.endpoint_id, job.id) is not None:
+            raise Conflict(f"job {job.id} has come meanwhile")
+        self._check_open()
+        self._endpoint_of(job.endpoint_id)
+        return await self._dispatch.submit(job)
 
     async def submit_once(self, endpoint: Endpoint, request: Request, job_id: JobId) -> tuple[Job, bool]:
         """As `submit`, for a job that its client has named; or the job of that name, if there is one: as it is kept, and
@@ -245,6 +256,10 @@ class Jobs:
     def on_change(self, job_id: JobId, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` when the job ends or gets stream chunks, until the returned function is called."""
         return self._signals.subscribe(job_id, wake)
+
+    def _check_open(self) -> None:
+        if self.closing:
+            raise TooBusy("the platform is stopping; send the job again when it is back")
 
     async def _find(self, endpoint_id: EndpointId, job_id: JobId) -> Job | Tombstone:
         found = await self._store.find(endpoint_id, job_id)

@@ -188,7 +188,10 @@ class Incoming:
         self._coming[self._job] -= 1
         if not self._coming[self._job]:
             del self._coming[self._job]
-        await self._draft.drop()
+        try:
+            await self._draft.drop()
+        except (OSError, RunyardError) as error:  # It is in nobody's way, and why it is dropped matters more.
+            log.warning("what came in for job %s and is not wanted could not be removed: %s", self._job[1], error)
 
 
 def names(job: Job, ref: str) -> bool:

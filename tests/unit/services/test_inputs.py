@@ -14,7 +14,7 @@ from runyard.services.inputs import Inputs
 from runyard.services.spill import Carried, Spills
 from tests.builders import ENDPOINT, a_job
 from tests.control_doubles import SetClock
-from tests.payload_kit import MemoryPayloads, MemoryReading, keep
+from tests.payload_kit import MemoryDraft, MemoryPayloads, MemoryReading, keep
 
 INPUT = bytes(range(256)) * 10
 
@@ -119,6 +119,21 @@ async def test_without_room_nothing_is_stored_and_nothing_left(scene: Scene, whe
 
     assert 0 == scene.left
     assert None is await scene.store.get(ENDPOINT, JobId("a"))
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TooBusy("away")])
+async def test_why_an_input_is_refused_is_said_though_the_rest_of_it_cannot_be_removed(
+    scene: Scene, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(draft: MemoryDraft) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryDraft, "drop", fails)
+    scene.payloads.room = 10
+    with pytest.raises(TooBusy, match="there is no room"):
+        await scene.spill()
+
+    assert f"for job a and is not wanted could not be removed: {error}" in caplog.text
 
 
 class ShortPayloads(MemoryPayloads):

@@ -70,7 +70,7 @@ class Child(Process):
         self._popen = popen
         self._room = room
         self._init: Identity | None = None
-        self._output: tuple[asyncio.ReadTransport, Lines] | None = None
+        self._output: Lines | None = None
         super().__init__(asyncio.get_running_loop().create_task(self._see_out(), name=f"child {popen.pid}"))
 
     def ask(self) -> None:
@@ -115,9 +115,8 @@ class Child(Process):
 
     async def _last_words(self) -> None:
         if self._output is not None:
-            transport, lines = self._output
-            await asyncio.wait([lines.ended], timeout=LAST_WORDS_SECONDS_MAX)
-            transport.close()
+            await asyncio.wait([self._output.ended], timeout=LAST_WORDS_SECONDS_MAX)
+            self._output.close()
 
     @classmethod
     async def spawn(cls, argv: Sequence[str], *, room: Path, cwd: Path, env: Mapping[str, str], say: Say) -> Child:
@@ -130,13 +129,12 @@ class Child(Process):
     ) -> Child:
         """Start an `isolation.command`. Raises `StartFailed` with what its tools said if they cannot do it."""
         complaints: list[str] = []
-        transport, status, write = await listen(complaints.append)
+        status, write = listen(complaints.append)
         try:
             child = await cls._spawn(argv, room, cwd, env, say, write)
         finally:
             os.close(write)
         await _or_kill(child, status.ended)
-        transport.close()
         match complaints[-1:] and complaints[-1].split():
             case ["ready", init]:
                 child._init = leftovers.identify(int(init))
@@ -149,7 +147,7 @@ class Child(Process):
     async def _spawn(
         cls, argv: Sequence[str], room: Path, cwd: Path, env: Mapping[str, str], say: Say, stderr: int
     ) -> Child:
-        transport, lines, write = await listen(say)
+        lines, write = listen(say)
         try:
             popen = subprocess.Popen(  # noqa: ASYNC220  It is vfork and exec: a millisecond, and bound to this thread.
                 argv,
@@ -162,12 +160,12 @@ class Child(Process):
                 umask=0o022,
             )
         except BaseException:
-            transport.close()
+            lines.close()
             raise
         finally:
             os.close(write)
         child = cls(popen, room)
-        child._output = transport, lines
+        child._output = lines
         leftovers.note(room, popen.pid)
         return child
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 
 LINE_BYTES_MAX = 64 * 1024
+READ_BYTES = 64 * 1024
+"""At once: as much as a pipe holds, unless somebody enlarges it."""
 
 
 class LineSplitter:
@@ -44,35 +46,53 @@ class LineSplitter:
         return [_text(rest)] if rest else []
 
 
-class Lines(asyncio.Protocol):
-    """Listens to a pipe and passes its lines on as they come."""
+class Lines:
+    """Reads a pipe and passes its lines on as they come, until that ends or is closed. The pipe's end is its own.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    It reads when the loop has time: a process that writes faster waits at its pipe, so memory is bounded.
+    """
+
+    def __init__(self, pipe: int, say: Callable[[str], None]) -> None:
+        """`pipe` is a file descriptor."""
+        # Not `connect_read_pipe`: uvloop's closes the descriptor, and then once more the file that it was given, and in
+        # between the number may have become another thread's.
+        self._loop = asyncio.get_running_loop()
+        self._pipe: int | None = pipe
         self._say = say
         self._splitter = LineSplitter()
-        self.ended = asyncio.get_running_loop().create_future()
-        """Done when nobody has the other end of the pipe any more, and all lines were said."""
+        self.ended = self._loop.create_future()
+        """Done when nobody has the other end of the pipe any more, or this one is closed, and all lines were said."""
+        os.set_blocking(pipe, False)
+        self._loop.add_reader(pipe, self._read, pipe)
 
-    def data_received(self, data: bytes) -> None:
-        for line in self._splitter.feed(data):
-            self._say(line)
-
-    def connection_lost(self, exc: Exception | None) -> None:
+    def close(self) -> None:
+        """Read no more; what was read of a last line is said. Closed twice, it is closed."""
+        if self._pipe is None:
+            return
+        pipe, self._pipe = self._pipe, None
+        self._loop.remove_reader(pipe)
+        os.close(pipe)
         for line in self._splitter.end():
             self._say(line)
         if not self.ended.done():
             self.ended.set_result(None)
 
+    def _read(self, pipe: int) -> None:
+        try:
+            data = os.read(pipe, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        for line in self._splitter.feed(data):
+            self._say(line)
 
-async def listen(say: Callable[[str], None]) -> tuple[asyncio.ReadTransport, Lines, int]:
-    """A new pipe, heard by `say`, and the file descriptor to write to it; who calls closes that.
 
-    The loop reads when it has time: a process that writes faster waits at its pipe, so memory is bounded.
-    """
+def listen(say: Callable[[str], None]) -> tuple[Lines, int]:
+    """A new pipe, heard by `say`, and the file descriptor to write to it; who calls closes both."""
     read, write = os.pipe()
-    source = os.fdopen(read, "rb", buffering=0)
-    transport, lines = await asyncio.get_running_loop().connect_read_pipe(lambda: Lines(say), source)
-    return transport, lines, write
+    return Lines(read, say), write
 
 
 def _pieces(line: bytearray) -> list[bytearray]:

@@ -41,6 +41,10 @@ class EmbeddedArchive:
         stone = tombstone_of(job, now)._asdict()
         return self._also("drop", {"job_id": job.id, "endpoint_id": job.endpoint_id}), self._also("mark", stone)
 
+    def returning(self, job: Job) -> Also:
+        """What is to be written with a job that comes back: its tombstone may be on its way."""
+        return self._also("unmark", {"job_id": job.id, "endpoint_id": job.endpoint_id})
+
     async def find(self, endpoint_id: EndpointId, job_id: JobId) -> Entry | Tombstone | None:
         rows = await self._fetch("find", endpoint_id=endpoint_id, job_id=job_id)
         for row in rows:
@@ -89,17 +93,24 @@ class EmbeddedArchive:
         return await self._remove(rows, "bury")
 
     async def _forget(self, rows: Sequence[Row], expired_before: float, now: float) -> int:
+        # Both are said in the instant in which it is seen who lives: others come and go while a commit is awaited.
         old_selves = [row for row in rows if self._lives(row["endpoint_id"], row["job_id"])]
         gone = [row for row in rows if row not in old_selves]
-        await self._remove(old_selves, "clear")
-        await self._remove(gone, "leave_tombstones", "forget", expired_before=expired_before, now=now)
+        cleared = self._removing(old_selves, "clear")
+        forgotten = self._removing(gone, "leave_tombstones", "forget", expired_before=expired_before, now=now)
+        await self._journal.wait(max(cleared, forgotten))
         return len(rows)
 
-    async def _remove(self, rows: Sequence[Row], *queries: str, **values: object) -> int:
-        if rows:
-            values["numbers"] = json.dumps([row["number"] for row in rows])
-            await self._journal.wait(self._journal.do(*(self._also(query, values) for query in queries)))
+    async def _remove(self, rows: Sequence[Row], query: str) -> int:
+        await self._journal.wait(self._removing(rows, query))
         return len(rows)
+
+    def _removing(self, rows: Sequence[Row], *queries: str, **values: object) -> int:
+        """The number of the change, to be waited for; 0 when there is none."""
+        if not rows:
+            return 0
+        values["numbers"] = json.dumps([row["number"] for row in rows])
+        return self._journal.do(*(self._also(query, values) for query in queries))
 
     def _also(self, query: str, values: Mapping[str, object]) -> Also:
         return Also(self._queries[query], values)

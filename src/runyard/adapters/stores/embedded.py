@@ -307,7 +307,7 @@ class EmbeddedJobs(IndexedJobs):
         self._recalls += 1
         self._collected.back[was.id] = entry
         self._collected.rewritten.append(entry)
-        self._journal.say(records.written(entry))
+        self._journal.say(records.written(entry), self.archive.returning(was))
         totals = records.totals(was.endpoint_id, self._index.totals(was.endpoint_id))  # Its end is in them already.
         entry.change = self._journal.say(totals)
         return entry

@@ -26,6 +26,9 @@ on conflict (job_id, endpoint_id) do update set
     gone_at = excluded.gone_at,
     fingerprint = excluded.fingerprint
 
+-- name: unmark
+delete from tombstones where job_id = :job_id and endpoint_id = :endpoint_id
+
 -- name: find
 select record, state, created_at, ended_at, 0.0 as gone_at, fingerprint
 from archive
