@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from runyard.adapters.runtimes.docker import DockerRuntime
+from runyard.domain.errors import StartFailed
+from runyard.domain.job import WorkerId
 from runyard.domain.worker import Exit
 from tests.docker_kit.client import EngineClient
 from tests.docker_kit.engine import Engine
@@ -58,11 +61,19 @@ async def test_five_thousand_lines_a_second_come_all_and_once_while_their_log_is
     assert list(range(FLOOD_LINES)) == counted(site.listener.said_by(w))
 
 
-async def test_a_burst_at_the_very_end_is_read_to_its_end(site: Site, runtime: DockerRuntime) -> None:
-    w = await start(runtime, "w1", site.python("for n in range(100_000): print(n, 'x' * 60)"))
-    await site.listener.exited(w)
+async def test_what_was_written_at_the_end_is_read_though_the_reader_lags(site: Site, runtime: DockerRuntime) -> None:
+    listener, hear = site.listener, site.listener.worker_said
 
-    assert list(range(100_000)) == counted(site.listener.said_by(w))
+    def hear_slowly(worker_id: WorkerId, line: str) -> None:
+        if not listener.lines:
+            time.sleep(2)  # It has ended by then.
+        hear(worker_id, line)
+
+    listener.worker_said = hear_slowly
+    w = await start(runtime, "w1", site.python("for n in range(50_000): print(n, 'x' * 60)"))
+    await listener.exited(w)
+
+    assert list(range(50_000)) == counted(listener.said_by(w))
 
 
 async def test_a_line_of_any_length_comes_through(site: Site, runtime: DockerRuntime) -> None:
@@ -232,3 +243,22 @@ async def test_a_platform_without_its_engine_forgets_no_worker(
         assert Exit(0) in ends
         assert any(exit.with_platform for exit in ends)
         assert [stays] == await runtime.list()
+
+
+async def test_a_platform_that_stops_does_not_wait_for_its_engine(
+    site: Site, runtime: DockerRuntime, engine: Engine
+) -> None:
+    w = await start(runtime, "w1", site.python(POLITE))
+    await site.listener.said(w, "up")
+    with engine.down(kill=True):
+        starting = asyncio.create_task(start(runtime, "w2", site.python(POLITE)))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(5):
+            await runtime.close()
+            with pytest.raises(StartFailed, match="the platform is stopping"):
+                await starting
+    runtime = site.runtime()
+    assert [w] == await runtime.list()
+    await runtime.adopt(w)
+
+    assert (await site.listener.exited(w)).with_platform

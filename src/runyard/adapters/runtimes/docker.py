@@ -291,16 +291,19 @@ class DockerRuntime:
                     raise
 
     async def _there(self) -> _Site:
-        """Raises `NoEngine`, when it does not come back soon."""
+        """Raises `NoEngine`, when it does not come back soon, and `StartFailed` as soon as the platform stops."""
         if self._closed:
             raise StartFailed("the platform is stopping")
         site = self._open()
         if not site.watch.was_up:
             await self._engine.api_version()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RETURN_S_MAX):
-                await site.watch.up.wait()
-                return site
+        for _ in range(round(RETURN_S_MAX / ASK_AGAIN_S)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_AGAIN_S):
+                    await site.watch.up.wait()
+                    return site
+            if self._closed:
+                raise StartFailed("the platform is stopping")
         await self._engine.api_version()
         raise NoEngine(f"the Docker Engine at {self._engine.address} does not tell what happens to its containers")
 
