@@ -289,7 +289,9 @@ class Yard:
         self.access = Access(MemoryControl(), self.clock, ids)
         self.payloads = MemoryPayloads()
         self.spills = Spills(self.payloads, self.store, self.clock, Carried(settings.webhook_output_bytes_max))
-        inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
+        self.inputs = inputs = Inputs(
+            self.spills, self.store, self.signals, self.clock, inline_bytes_max=settings.input_inline_bytes
+        )
         self.dispatch = Dispatch(
             self.store, self.roster, inputs, self.signals, self.clock, limits=lambda _: settings.attempt_limits
         )
@@ -352,6 +354,7 @@ class Yard:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
+        await self.inputs.close()
         await self.store.close()
 
     def client_of(self, endpoint_id: str) -> Client:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import EndpointId, Job, WorkerId
+from runyard.ports.stores import Ready
 
 
 class FullJobs(MemoryJobs):
@@ -25,8 +26,10 @@ class FullJobs(MemoryJobs):
         self._refuse_if_full()
         return await super().add_soon(job)
 
-    async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
-        jobs = [] if self.full else await super().take(endpoint_id, worker_id, limit, now)
+    async def take(
+        self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float, ready: Ready | None = None
+    ) -> list[Job]:
+        jobs = [] if self.full else await super().take(endpoint_id, worker_id, limit, now, ready)
         if jobs:
             self.on_taken()
         return jobs

@@ -8,7 +8,7 @@ from runyard.domain.job import EndpointId, JobId
 from runyard.domain.payload import Spilled
 from runyard.ports.payloads import Kept, Payloads
 from runyard.ports.stores import JobStore
-from runyard.ports.system import Clock
+from runyard.ports.system import Clock, Signals
 from runyard.services.inputs import Inputs
 from runyard.services.spill import Carried, Spills
 
@@ -36,9 +36,12 @@ async def read(payloads: Payloads, payload: Spilled) -> bytes:
         await reading.close()
 
 
-def inputs_in(payloads: Payloads, store: JobStore, clock: Clock, *, inline_bytes_max: int = 1 << 20) -> Inputs:
+def inputs_in(
+    payloads: Payloads, store: JobStore, signals: Signals, clock: Clock, *, inline_bytes_max: int = 1 << 20
+) -> Inputs:
     """Large ones lie in these payloads."""
-    return Inputs(Spills(payloads, store, clock, Carried(0)), inline_bytes_max=inline_bytes_max)
+    spills = Spills(payloads, store, clock, Carried(0))
+    return Inputs(spills, store, signals, clock, inline_bytes_max=inline_bytes_max)
 
 
 class MemoryPayloads:
@@ -121,10 +124,10 @@ class MemoryDraft:
 
 class MemoryReading:
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data = data
 
     async def read(self, size: int) -> bytes:
-        data, self._data = self._data[:size], self._data[size:]
+        data, self.data = self.data[:size], self.data[size:]
         return data
 
     async def close(self) -> None:

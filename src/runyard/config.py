@@ -88,7 +88,7 @@ class Settings:
     input_inline_bytes: int = _setting(
         MIB // 4,
         "Inputs larger than this many bytes lie in files of their own, where `payloads` says, and not in memory or among "
-        "the jobs. They are read when a worker takes their job.",
+        "the jobs. They are read before a worker takes their job.",
     )
     payloads: str = _setting(
         "folder",

@@ -104,11 +104,12 @@ class Platform:
         self.registries = Registries(a.secrets, a.vault, a.clock, a.ids, used_by=self.endpoints.pulling_with)
         self.webhooks = _webhooks(a, settings)
         self.spills = Spills(a.payloads, a.store, a.clock, a.carried)
-        inputs = Inputs(self.spills, inline_bytes_max=settings.input_inline_bytes)
-        self.dispatch = Dispatch(a.store, self.roster, inputs, a.signals, a.clock, limits=self._attempt_limits)
+        inline_bytes_max = settings.input_inline_bytes
+        self.inputs = Inputs(self.spills, a.store, a.signals, a.clock, inline_bytes_max=inline_bytes_max)
+        self.dispatch = Dispatch(a.store, self.roster, self.inputs, a.signals, a.clock, limits=self._attempt_limits)
         terms, endpoint_of = self.endpoints.terms, self.endpoints.get
         self.jobs = Jobs(
-            a.store, self.dispatch, inputs, a.signals, a.clock, a.ids, terms=terms, endpoint_of=endpoint_of
+            a.store, self.dispatch, self.inputs, a.signals, a.clock, a.ids, terms=terms, endpoint_of=endpoint_of
         )
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
@@ -221,6 +222,7 @@ class Platform:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await self.inputs.close()
             await self.lifecycle.close()
             await (runtime.leave() if self.handing_over else runtime.close())
             await self.lifecycle.stopped()  # Jobs of workers that have just ended go back while there is a store.

@@ -144,7 +144,7 @@ class ControlPlane:
         self.bundle = self.blobs.keep(b"a bundle")
         self.secret = ""
         self.job_store, roster, signals = MemoryJobs(), Roster(), LocalSignals()
-        inputs = inputs_in(MemoryPayloads(), self.job_store, self.clock)
+        inputs = inputs_in(MemoryPayloads(), self.job_store, signals, self.clock)
         dispatch = Dispatch(self.job_store, roster, inputs, signals, self.clock)
         jobs = Jobs(self.job_store, dispatch, inputs, signals, self.clock, self.ids)
         self.app: ASGIApp = build_app(

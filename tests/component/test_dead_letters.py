@@ -245,7 +245,7 @@ async def test_strangers_see_and_redrive_nothing(morgue: Morgue) -> None:
 async def test_jobs_that_are_redriven_together_keep_their_order_on_disk_too(tmp_path: Path) -> None:
     clock, signals, ids = SetClock(), LocalSignals(), CountingIds()
     store = EmbeddedJobs(tmp_path / "jobs.db")
-    inputs = inputs_in(MemoryPayloads(), store, clock)
+    inputs = inputs_in(MemoryPayloads(), store, signals, clock)
     jobs = Jobs(store, Dispatch(store, Roster(), inputs, signals, clock), inputs, signals, clock, ids)
     named = [f"job-{number}" for number in range(250)]
     for id in named:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from runyard.config import Settings
 from runyard.domain.job import Job, JobId
 from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobStore
+from runyard.services import hand
+from runyard.services.dispatch import Dispatch
+from runyard.services.parking import TakePoll
+from runyard.services.roster import LiveWorker
 from tests.builders import ENDPOINT
 from tests.edge_kit import Worker, Yard
 from tests.full_store import FullJobs
@@ -134,6 +139,79 @@ async def test_a_retry_keeps_it_and_a_job_that_is_gone_does_not(yard: Yard, work
     await yard.store.archive.forget_oldest(yard.clock.now(), 1)
 
     assert [] == await held(yard)
+
+
+# While it is read
+
+
+@TIMED
+async def test_a_submit_is_answered_before_its_input_is_read_again_and_its_time_runs_when_a_worker_has_it(
+    yard: Yard, worker: Worker
+) -> None:
+    poll = worker.take()
+    await asyncio.sleep(1)
+    yard.payloads.opens.clear()
+    began = yard.clock.now()
+    job_id = await submitted(yard)
+    assert yard.clock.now() - began < 0.1
+    await asyncio.sleep(5)
+    assert "IN_QUEUE" == (await yard.client.status(job_id))["status"]
+    yard.payloads.opens.set()
+    assert INPUT == (await poll).json()["input"]
+    await worker.done(job_id, {"output": 1})
+    job = await yard.client.status(job_id)
+
+    assert ("COMPLETED", True, True) == (job["status"], job["delayTime"] >= 5000, job["executionTime"] < 100)
+
+
+@ON_DISK_TOO
+async def test_two_workers_get_large_jobs_in_their_order(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand, "ANSWER_BYTES_MAX", 3 * MIB)
+    given: list[str] = []
+    real = Dispatch._hand_over
+
+    def hand_over(dispatch: Dispatch, live: LiveWorker, poll: TakePoll, jobs: Sequence[Job]) -> bool:
+        given.extend(job.id for job in jobs)
+        return real(dispatch, live, poll, jobs)
+
+    monkeypatch.setattr(Dispatch, "_hand_over", hand_over)
+    job_ids = [await submitted(yard) for _ in range(20)]
+
+    async def work(worker: Worker) -> None:
+        while len(given) < 20:
+            for job in (await worker.take_batch(20)).json():
+                assert INPUT == job["input"]
+                await worker.done(job["id"], {"output": 1})
+
+    workers = [asyncio.create_task(work(yard.worker(id))) for id in ("worker-1", "worker-2")]
+    await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+    for task in workers:
+        task.cancel()
+    await asyncio.wait(workers)
+
+    assert job_ids == given
+
+
+async def test_a_cancel_that_cannot_be_written_meanwhile_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(data: bytes, batch: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    store = EmbeddedJobs(tmp_path / "jobs.db")
+    yard = Yard(store=store, settings=SETTINGS)
+    await yard.open()
+    poll = yard.worker().take()
+    yard.payloads.opens.clear()
+    job_id = await submitted(yard)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._journal, "_commit", full)  # pyright: ignore[reportPrivateUsage]
+        assert 503 == (await yard.client.post(f"/cancel/{job_id}")).status
+    yard.payloads.opens.set()
+
+    assert INPUT == (await poll).json()["input"]
+    assert [job_id] == list(yard.worker().live.held)
+    await yard.close()
 
 
 # Who waits for the result

@@ -113,7 +113,7 @@ class Yard:
 
     def __init__(self, ground: Ground) -> None:
         self.loop = OneThreadLoop()
-        self.clock, self.ids, self.signals = SetClock(), CountingIds(), LocalSignals()
+        self.clock, self.ids = SetClock(), CountingIds()
         self.ground = ground
         self.payloads = TurningPayloads()
         """They outlive each process, as files do."""
@@ -121,13 +121,13 @@ class Yard:
         self.processes: list[Process] = []
         self.told: Any = None
         self.terms = DEFAULT_TERMS
-        self._begin(self.run(ground.open()))
+        self._begin(self.loop.run_until_complete(ground.open()))
 
     def _begin(self, store: JobStore) -> None:
         """A platform process."""
-        self.store, self.roster = store, Roster()
+        self.store, self.roster, self.signals = store, Roster(), LocalSignals()
         self.spills = Spills(self.payloads, store, self.clock, Carried(0))
-        inputs = Inputs(self.spills, inline_bytes_max=INLINE_BYTES_MAX)
+        self.inputs = inputs = Inputs(self.spills, store, self.signals, self.clock, inline_bytes_max=INLINE_BYTES_MAX)
         self.dispatch = Dispatch(store, self.roster, inputs, self.signals, self.clock)
         self.dispatch.replace_worker = self._replace
         terms = lambda endpoint_id: self.terms  # noqa: E731
@@ -144,7 +144,13 @@ class Yard:
         live.worker = live.worker.drain(reason)
 
     def run(self, doing: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(doing)
+        """Do this, and what it has begun."""
+        return self.loop.run_until_complete(self._all(doing))
+
+    async def _all(self, doing: Coroutine[Any, Any, Any]) -> Any:
+        told = await doing
+        await self.inputs.loading.settled()
+        return told
 
     def close(self) -> None:
         self.run(self.store.close())
@@ -213,6 +219,7 @@ class Yard:
             self.end_poll(process)
             if process.live.stopping:
                 process.live.worker = process.live.worker.drain("it was stopping a job")
+        self.run(self.inputs.close())
         self.run(self.store.close())
         self._succeed(self.processes)
 
@@ -224,17 +231,14 @@ class Yard:
         """
         if turns is None:
             doing = self.loop.create_task(self._fatal(amid))
-            self.run(asyncio.wait([doing]))
+            self.loop.run_until_complete(asyncio.wait([doing]))
         else:
             doing = self.loop.create_task(amid)
             for _ in range(turns):
-                self.run(asyncio.sleep(0))
-            self.ground.dies()
-        for process in self.processes:
-            if process.poll is not None:
-                process.poll.open = False
+                self.loop.run_until_complete(asyncio.sleep(0))
+            self._die()
         doing.cancel()
-        self.run(asyncio.wait([doing]))
+        self.loop.run_until_complete(asyncio.wait([doing, *self.inputs.loading.tasks]))
         self.told = None if doing.cancelled() else doing.result()
         self.run(self.store.close())
         running = [process for process in self.processes if process not in dying]
@@ -245,8 +249,16 @@ class Yard:
     async def _fatal(self, doing: Coroutine[Any, Any, Any]) -> Any:
         """Dies with the answer on its lips: whatever is still to be done then is not done."""
         told = await doing
-        self.ground.dies()
+        self._die()
         return told
+
+    def _die(self) -> None:
+        self.ground.dies()
+        for process in self.processes:
+            if process.poll is not None:
+                process.poll.open = False
+        for task in self.inputs.loading.tasks:
+            task.cancel()
 
     def _succeed(self, running: Sequence[Process]) -> None:
         """The next process finds these workers running; of the others it has records."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from runyard.adapters.backups import back_up, restore
 from runyard.adapters.blobs import FolderBlobs
 from runyard.adapters.payloads import FolderPayloads
+from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores import journal
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
@@ -18,6 +19,7 @@ from runyard.adapters.system import SystemClock
 from runyard.domain.account import ApiKey, KeyId, digest_of
 from runyard.domain.errors import Conflict
 from runyard.domain.job import EndpointId, Job, JobId, JobState
+from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobQuery
 from runyard.services.inputs import Inputs
 from runyard.services.spill import Carried, Spills
@@ -118,7 +120,7 @@ async def inputs(folder: Path, count: str, how: str = "synced") -> None:
     """
     acks, store = Acks(), EmbeddedJobs(folder / "jobs.db", clean_from_bytes=1 << 12)
     spills = Spills(FolderPayloads(folder / "payloads", synced=how == "synced"), store, SystemClock(), Carried(0))
-    inputs = Inputs(spills, inline_bytes_max=0)
+    inputs = Inputs(spills, store, LocalSignals(), SystemClock(), inline_bytes_max=0)
 
     async def keep(job: Job) -> Job:
         await store.add(job)
@@ -131,7 +133,8 @@ async def inputs(folder: Path, count: str, how: str = "synced") -> None:
         with suppress(Conflict):
             await inputs.spill(a_job(id, input=b"another"), keep)
         for leased in await store.take(ENDPOINT, WORKER, 1, START):
-            [(_, input)] = (await inputs.load([leased])).ready
+            assert isinstance(leased.input, Spilled)
+            input = await spills.load(leased.input)
             assert input == result_of(leased.id)
             failed = leased.fail("boom", None, START + 1)
             ended = failed if leased.run == 1 and int(leased.id[4:]) % 3 == 0 else leased.complete(b"1", START + 1)

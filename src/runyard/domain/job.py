@@ -11,7 +11,7 @@ A job is one request to a queue endpoint. It waits, is leased to a worker, and e
           IN_PROGRESS -------------|---------'
            |    |    |             |
            |    |    `- time out -> TIMED_OUT
-           |    `------ error ----> FAILED
+           |    `------ error ----> FAILED <---- input lost ---- IN_QUEUE
            `----------- output ---> COMPLETED
 
 The first terminal state wins: whatever arrives later changes nothing (decision 12). A `Lease` is the right to report:
@@ -75,7 +75,7 @@ TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED, TIMED_OUT})
 RETRYABLE = frozenset({FAILED, TIMED_OUT})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    IN_QUEUE: frozenset({IN_PROGRESS, CANCELLED}),
+    IN_QUEUE: frozenset({IN_PROGRESS, CANCELLED, FAILED}),
     IN_PROGRESS: frozenset({*TERMINAL, IN_QUEUE}),
     COMPLETED: frozenset(),
     FAILED: frozenset({IN_QUEUE}),
@@ -243,7 +243,7 @@ class Job(NamedTuple):
         return self._end(COMPLETED, now, output)
 
     def fail(self, error: str, output: Payload | None, now: float) -> Job:
-        """Ended with an error of the handler, or of the platform on its behalf."""
+        """Ended with an error of the handler, or of the platform on its behalf; waiting, because its input is lost."""
         return self._end(FAILED, now, output, error)
 
     def time_out(self, now: float, last_lines: tuple[str, ...] = ()) -> Job:

@@ -16,6 +16,9 @@ from runyard.domain.tombstone import Tombstone
 from runyard.domain.worker import Worker
 from runyard.ports.archive import Archive
 
+Ready = Callable[[Job], bool]
+"""Whether a job can be taken now."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCounts:
@@ -93,10 +96,19 @@ class JobStore(Protocol):
         """A job as it is, kept or about to be. For who changes it: both changes will be kept, or neither."""
         ...
 
-    async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
+    async def take(
+        self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float, ready: Ready | None = None
+    ) -> list[Job]:
         """Lease up to `limit` waiting jobs to a worker, oldest first, passing over jobs fenced from it and such as have
         expired.
+
+        With `ready` none is taken from the first on for which that says no: nobody overtakes it. Only jobs whose inputs are
+        spilled are asked about, in the order in which they are taken, at the moment of the take.
         """
+        ...
+
+    async def first(self, endpoint_id: EndpointId, limit: int) -> list[Job]:
+        """Up to `limit` waiting jobs, those first that are taken first; as they are now, kept or about to be."""
         ...
 
     async def save(self, job: Job, was: Job) -> bool:

@@ -11,32 +11,33 @@ What makes this safe with stock workers (protocol sections 0 and F):
 3. A worker that says it works on nothing, though a job was handed to it, is *suspected*: its poll is answered soon, and when
    it still says so a moment later, the result was lost on its side (it could not be serialised, or the handler ended the
    process). The job goes back to the queue and the worker is replaced.
-4. What is handed over has its input in hand. One that is spilled is loaded after the take, so its job is leased meanwhile to
-   a worker that does not know of it: whatever comes in between, it is handed over, given back, or has ended.
+4. A job is taken when its input is in hand. One whose input lies elsewhere, and those behind it, wait until it is loaded;
+   who polls meanwhile parks.
 5. A worker that drains gets no job, and its polls are answered at once: a job handed over after SIGTERM would be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from runyard.domain.attempt import DEFAULT_LIMITS, AttemptLimits, Cause, Evidence
-from runyard.domain.errors import RunyardError, TooBusy
-from runyard.domain.job import IN_PROGRESS, EndpointId, Job, JobId, WorkerId
+from runyard.domain.errors import RunyardError
+from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.payload import Payload, Spilled
 from runyard.domain.worker import Exit
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
-from runyard.services.inputs import Inputs, any_spilled
+from runyard.services.inputs import Inputs
 from runyard.services.insistence import insist
 from runyard.services.parking import Lot, TakePoll
 from runyard.services.roster import LiveWorker, Roster, StopPoll
 
 SUSPICION_S = 2.0
 """How long a worker must keep saying that it works on nothing before a job it holds counts as lost."""
+AHEAD_MAX = 16
+"""So many of the first that wait have their inputs loaded ahead, as far as there is room for them."""
 _CAS_ATTEMPTS_MAX = 10
 
 
@@ -58,6 +59,7 @@ class Dispatch:
         self._store = store
         self._roster = roster
         self._inputs = inputs
+        inputs.loading.offer = self.requeued
         self._signals = signals
         self._clock = clock
         self._lots: dict[EndpointId, Lot] = {}
@@ -74,7 +76,7 @@ class Dispatch:
         With `if_lost` nobody waits for that: it is kept some milliseconds later, or `if_lost` is told that it never was.
         """
         lot = self._lot(job.endpoint_id)
-        if not lot.polls or isinstance(job.input, Spilled) or (parked := lot.pop()) is None:
+        if not lot.polls or self._has_to_wait(lot, job) or (parked := lot.pop()) is None:
             change = await self._store.add_soon(job)
             await self._queued(lot, job.endpoint_id)
         else:
@@ -98,23 +100,30 @@ class Dispatch:
         return job
 
     async def requeued(self, endpoint_id: EndpointId) -> None:
-        """Jobs were put back into the queue: offer them to parked workers."""
+        """Jobs were put back into the queue, or can be had now: offer them to parked workers."""
         await self._queued(self._lot(endpoint_id), endpoint_id)
 
     async def _queued(self, lot: Lot, endpoint_id: EndpointId) -> None:
         lot.arrivals += 1
-        if lot.polls:
-            with suppress(TooBusy):  # Nobody can have what is first in the queue just now.
-                await self._try_parked(lot)
+        if lot.polls and not lot.offering:
+            await self._offer(lot)
         self._signals.fire(topics.demand(endpoint_id))
 
-    async def _try_parked(self, lot: Lot) -> None:
-        returns = None
-        while lot.returns != returns:
-            returns = lot.returns
-            for poll, live in reversed(list(lot.polls.items())):
-                if poll in lot.polls:
+    def _has_to_wait(self, lot: Lot, job: Job) -> bool:
+        """Whether others are, or may be, before it in the queue though there are parked polls; or its input has to come."""
+        return lot.offering or isinstance(job.input, Spilled) or job.endpoint_id in self._inputs.loading.under_way
+
+    async def _offer(self, lot: Lot) -> None:
+        """Offer what waits to parked polls: to one at a time, so that none takes what another would have to give back."""
+        lot.offering = True
+        try:
+            arrivals = -1
+            while arrivals != lot.arrivals:
+                arrivals = lot.arrivals
+                for poll, live in reversed(list(lot.polls.items())):
                     await self._try(lot, live, poll, parked=True)
+        finally:
+            lot.offering = False
 
     # Jobs out
 
@@ -129,16 +138,13 @@ class Dispatch:
         lot = self._lot(live.worker.endpoint_id)
         while True:
             arrivals = lot.arrivals
-            try:
-                if await self._try(lot, live, poll):
-                    return
-            except TooBusy:  # To try again at once would be in vain; its next poll does.
-                if live.worker.takes_jobs:
-                    break
-                poll.end()
+            if await self._try(lot, live, poll):
                 return
             if lot.arrivals == arrivals:
                 break
+        if not live.worker.takes_jobs:
+            poll.end()
+            return
         lot.polls[poll] = live
 
     def leave(self, live: LiveWorker, poll: TakePoll) -> bool:
@@ -146,87 +152,30 @@ class Dispatch:
         return self._lot(live.worker.endpoint_id).leave(poll)
 
     async def _try(self, lot: Lot, live: LiveWorker, poll: TakePoll, *, parked: bool = False) -> bool:
-        """Answer the poll with waiting jobs; False when there are none for it. Raises `TooBusy` when there are, and their
-        inputs cannot be loaded.
-        """
-        while True:
-            if not live.worker.takes_jobs:
-                if parked:
-                    lot.polls.pop(poll, None)
-                poll.end()
-                return True
-            now = self._clock.now()
-            jobs = await self._store.take(live.worker.endpoint_id, live.id, poll.limit, now)
-            if not jobs:
-                return False
-            if not any_spilled(jobs):
-                break
-            if await self._load_and_try(lot, live, poll, jobs, parked=parked):
-                return True
-        gone = parked and lot.polls.pop(poll, None) is None
-        if gone or not self._hand_over(live, poll, jobs):
-            await self._give_back(live, jobs)
-            await self._offer(lot, live, parked=parked)
-        return True
-
-    async def _load_and_try(
-        self, lot: Lot, live: LiveWorker, poll: TakePoll, taken: Sequence[Job], *, parked: bool
-    ) -> bool:
-        """As the rest of `_try`, where inputs are spilled; False when nothing is left of what was taken."""
-        if parked:
-            if lot.polls.pop(poll, None) is None:
-                await self._give_back(live, taken)
-                await self._offer(lot, live, parked=parked)
-                return True
-            lot.loading[poll] = live
-        loaded = await self._inputs.load(taken)
-        ready = await self._still_leased(loaded.ready)
-        gone = parked and poll not in lot.loading
-        handed = False
-        if ready and not gone:
-            lot.loading.pop(poll, None)
-            handed = self._hand_over(live, poll, [job._replace(input=input) for job, input in ready])
-        await self._lose_inputs(live, loaded.lost)
-        await self._give_back(live, [*(() if handed else (job for job, _ in ready)), *loaded.left])
-        if ready or gone:
-            if loaded.left or not handed:
-                await self._offer(lot, live, parked=parked)
+        """Answer the poll with waiting jobs; False when there are none that it can have now."""
+        if parked and poll not in lot.polls:
+            return True  # It has left.
+        if not live.worker.takes_jobs:
+            lot.leave(poll)
+            poll.end()
             return True
-        if parked:
-            if lot.loading.pop(poll, None) is None:
-                return True  # It has left meanwhile.
-            lot.polls[poll] = live
-        if loaded.left:
-            raise TooBusy("the inputs of jobs that wait cannot be loaded just now")
-        return False
-
-    async def _still_leased(self, loaded: Sequence[tuple[Job, bytes]]) -> list[tuple[Job, bytes]]:
-        """As they are now; what has ended while inputs were loaded is not handed over."""
-        still: list[tuple[Job, bytes]] = []
-        for job, input in loaded:
-            now = await self._store.latest(job.endpoint_id, job.id)
-            if now is not None and now.state is IN_PROGRESS and now.lease == job.lease:
-                still.append((now, input))
-        return still
-
-    async def _lose_inputs(self, live: LiveWorker, lost: Sequence[tuple[Job, str]]) -> None:
-        for job, error in lost:
-            await insist(partial(self._apply, live, job.id, end_state(None, error)), self._clock)
-            self._signals.fire(job.id)
-            self._signals.fire(topics.demand(job.endpoint_id))
+        endpoint_id, batch = live.worker.endpoint_id, self._inputs.batch()
+        jobs = await self._store.take(endpoint_id, live.id, poll.limit, self._clock.now(), batch.has_room_for)
+        if jobs:
+            gone = parked and not lot.leave(poll)
+            if gone or not self._hand_over(live, poll, batch.filled(jobs) if batch.asked else jobs):
+                await self._give_back(live, jobs)
+                await self._queued(lot, endpoint_id)
+            elif batch.asked:
+                batch.handed_over()
+        if batch.asked:
+            self._inputs.loading.begin(batch.missing, await self._store.first(endpoint_id, AHEAD_MAX))
+        return bool(jobs)
 
     async def _give_back(self, live: LiveWorker, jobs: Sequence[Job]) -> None:
         """As if they had not been taken."""
         for job in reversed(jobs):
             await insist(partial(self._apply, live, job.id, lambda job, now: job.give_back()), self._clock)
-
-    async def _offer(self, lot: Lot, live: LiveWorker, *, parked: bool) -> None:
-        """What was given back is for others; also for those that have parked meanwhile."""
-        if parked:
-            lot.arrivals += 1
-            lot.returns += 1
-        else:
-            await self._queued(lot, live.worker.endpoint_id)
 
     def _hand_over(self, live: LiveWorker, poll: TakePoll, jobs: Sequence[Job]) -> bool:
         if not live.worker.takes_jobs:

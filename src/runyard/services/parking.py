@@ -29,24 +29,22 @@ class TakePoll(Protocol):
 class Lot:
     """Parked polls of one endpoint, oldest first."""
 
-    __slots__ = ("arrivals", "loading", "polls", "returns")
+    __slots__ = ("arrivals", "offering", "polls")
 
     def __init__(self) -> None:
         self.polls: dict[TakePoll, LiveWorker] = {}
-        self.loading: dict[TakePoll, LiveWorker] = {}
-        """Those that are to have a job as soon as its input is there: they are not looked at meanwhile, and may leave."""
         self.arrivals = 0
-        """Counts jobs that found no parked poll; a poll that was about to park compares it."""
-        self.returns = 0
-        """Counts times that jobs, taken for a parked poll, were given back, and others may have them."""
+        """Counts times that jobs could be had and none was handed over with it: who was about to park compares it."""
+        self.offering = False
+        """What waits is being offered to parked polls, one after the other."""
 
     def leave(self, poll: TakePoll) -> bool:
         """False when it is not here (any more)."""
-        return self.polls.pop(poll, None) is not None or self.loading.pop(poll, None) is not None
+        return self.polls.pop(poll, None) is not None
 
     def release(self, live: LiveWorker) -> list[TakePoll]:
         """All that are this worker's leave."""
-        theirs = [poll for polls in (self.polls, self.loading) for poll, owner in polls.items() if owner is live]
+        theirs = [poll for poll, owner in self.polls.items() if owner is live]
         return [poll for poll in theirs if self.leave(poll)]
 
     def pop(self) -> tuple[TakePoll, LiveWorker] | None:

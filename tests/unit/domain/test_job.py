@@ -42,6 +42,7 @@ VERBS: dict[str, Callable[[Job], Job]] = {
 EDGES: dict[tuple[JobState, str], JobState] = {
     (Q, "take"): P,
     (Q, "cancel"): CANCELLED,
+    (Q, "fail"): FAILED,
     (P, "give back"): Q,
     (P, "lose worker"): Q,
     (P, "lose worker for good"): FAILED,
@@ -294,7 +295,7 @@ def test_whatever_happens_to_a_job_its_facts_agree(story: list[tuple[str, str, f
 
         assert job.state in TRANSITIONS[was.state]
         assert (job.finished_at is not None) == job.terminal
-        assert job.lease is not None or job.state in (Q, CANCELLED)
+        assert job.lease is not None or job.state in (Q, CANCELLED, FAILED)
         assert job.lease is None or job.state is not Q
         assert (job.error is not None) == (job.state in RETRYABLE)
         assert 0 <= job.attempts_lost <= ATTEMPTS_MAX

@@ -59,7 +59,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock, self.signals, self.store, self.roster = SetClock(), LocalSignals(), MemoryJobs(), Roster()
-        inputs = inputs_in(MemoryPayloads(), self.store, self.clock)
+        inputs = inputs_in(MemoryPayloads(), self.store, self.signals, self.clock)
         self.dispatch = Dispatch(self.store, self.roster, inputs, self.signals, self.clock)
         self.dispatch.replace_worker = self._replace
         self.replaced: dict[str, str] = {}
@@ -354,7 +354,7 @@ async def test_nobody_is_told_to_stop_what_it_does_not_hold(scene: Scene) -> Non
 async def test_a_full_store_refuses_a_job_and_the_poll_stays_parked() -> None:
     scene = Scene()
     scene.store = MemoryJobs(bytes_max=10)
-    inputs = inputs_in(MemoryPayloads(), scene.store, scene.clock)
+    inputs = inputs_in(MemoryPayloads(), scene.store, scene.signals, scene.clock)
     scene.dispatch = Dispatch(scene.store, scene.roster, inputs, scene.signals, scene.clock)
     poll = await scene.poll(scene.worker())
     with pytest.raises(Exception, match="full"):

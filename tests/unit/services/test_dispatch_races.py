@@ -54,7 +54,7 @@ class Rush:
     def __init__(self, seed: int, *, jobs: int, workers: int, over_s: float) -> None:
         self.chance, self.job_count, self.worker_count, self.over_s = random.Random(seed), jobs, workers, over_s
         self.store, self.roster, clock, signals = SlowJobs(self.chance), Roster(), LoopClock(), LocalSignals()
-        inputs = inputs_in(SlowPayloads(self.chance), self.store, clock, inline_bytes_max=INLINE_BYTES_MAX)
+        inputs = inputs_in(SlowPayloads(self.chance), self.store, signals, clock, inline_bytes_max=INLINE_BYTES_MAX)
         self.dispatch = Dispatch(self.store, self.roster, inputs, signals, clock)
         self.jobs = Jobs(self.store, self.dispatch, inputs, signals, clock, CountingIds())
         self.ran: Counter[JobId] = Counter()

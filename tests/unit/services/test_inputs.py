@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.domain.errors import Conflict, NotFound, TooBusy
 from runyard.domain.job import Job, JobId
@@ -22,8 +23,9 @@ INPUT = bytes(range(256)) * 10
 class Scene:
     def __init__(self) -> None:
         self.payloads, self.store = MemoryPayloads(), MemoryJobs()
-        self.spills = Spills(self.payloads, self.store, SetClock(), Carried(0))
-        self.inputs = Inputs(self.spills, inline_bytes_max=100)
+        clock = SetClock()
+        self.spills = Spills(self.payloads, self.store, clock, Carried(0))
+        self.inputs = Inputs(self.spills, self.store, LocalSignals(), clock, inline_bytes_max=100)
 
     async def store_job(self, job: Job) -> Job:
         await self.store.add(job)

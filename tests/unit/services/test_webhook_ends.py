@@ -34,7 +34,7 @@ class Yard:
         self.clock, self.roster = SetClock(), Roster()
         self.store = MemoryJobs(outbox=MemoryOutbox(self._render))
         signals = LocalSignals()
-        inputs = inputs_in(MemoryPayloads(), self.store, self.clock)
+        inputs = inputs_in(MemoryPayloads(), self.store, signals, self.clock)
         self.dispatch = Dispatch(self.store, self.roster, inputs, signals, self.clock)
         self.jobs = Jobs(self.store, self.dispatch, inputs, signals, self.clock, CountingIds())
         self.sweeper = Sweeper(self.store, self.dispatch, signals, self.clock)

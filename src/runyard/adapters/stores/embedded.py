@@ -42,7 +42,7 @@ from runyard.domain.job import IN_QUEUE, TERMINAL, EndpointId, Job, JobId, Worke
 from runyard.domain.tombstone import Tombstone
 from runyard.domain.webhook import owes
 from runyard.ports.archive import STEP
-from runyard.ports.stores import JobPage, JobQuery
+from runyard.ports.stores import JobPage, JobQuery, Ready
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,10 @@ class EmbeddedJobs(IndexedJobs):
             else:
                 await self._settled(found.change)
 
-    async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
-        chosen = self._index.takeable(endpoint_id, worker_id, limit, now)
+    async def take(
+        self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float, ready: Ready | None = None
+    ) -> list[Job]:
+        chosen = self._index.takeable(endpoint_id, worker_id, limit, now, ready)
         if not chosen:
             return []
         last = 0

@@ -26,7 +26,8 @@ from runyard.adapters.stores.waiting import Waiting
 from runyard.domain.errors import Conflict, TooBusy
 from runyard.domain.fleet import Demand
 from runyard.domain.job import IN_PROGRESS, IN_QUEUE, EndpointId, Job, JobId, JobState, WorkerId
-from runyard.ports.stores import JobCounts, JobQuery
+from runyard.domain.payload import Spilled
+from runyard.ports.stores import JobCounts, JobQuery, Ready
 
 LIST_SCAN_MAX = 10_000
 """Entries one `list` looks at; a page may be short and still have a `next`."""
@@ -149,7 +150,9 @@ class JobIndex:
     def entry(self, job_id: JobId) -> Entry | None:
         return self._entries.get(job_id)
 
-    def takeable(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Entry]:
+    def takeable(
+        self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float, ready: Ready | None
+    ) -> list[Entry]:
         shelf = self._shelves.get(endpoint_id)
         if shelf is None or not shelf.waiting:
             return []
@@ -157,6 +160,8 @@ class JobIndex:
         for entry in shelf.waiting:
             job = entry.job
             if worker_id not in job.fenced_from and job.expires_at > now:
+                if ready is not None and isinstance(job.input, Spilled) and not ready(job):
+                    break
                 chosen.append(entry)
                 if len(chosen) == limit:
                     break
@@ -340,6 +345,9 @@ class IndexedJobs:
 
     def __init__(self, index: JobIndex) -> None:
         self._index = index
+
+    async def first(self, endpoint_id: EndpointId, limit: int) -> list[Job]:
+        return [entry.job for entry in self._index.waiting(endpoint_id, limit)]
 
     async def due(self, now: float, limit: int) -> list[Job]:
         return self._index.due(now, limit)

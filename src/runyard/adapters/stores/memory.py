@@ -12,7 +12,7 @@ from runyard.domain.errors import RunyardError
 from runyard.domain.job import EndpointId, Job, JobId, WorkerId
 from runyard.domain.tombstone import Tombstone, tombstone_of
 from runyard.domain.webhook import owes
-from runyard.ports.stores import JobPage, JobQuery
+from runyard.ports.stores import JobPage, JobQuery, Ready
 
 
 class MemoryJobs(IndexedJobs):
@@ -55,8 +55,10 @@ class MemoryJobs(IndexedJobs):
         found = self._index.find(endpoint_id, job_id) or self.archive.find(endpoint_id, job_id)
         return found.job if isinstance(found, Entry) else found
 
-    async def take(self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float) -> list[Job]:
-        chosen = self._index.takeable(endpoint_id, worker_id, limit, now)
+    async def take(
+        self, endpoint_id: EndpointId, worker_id: WorkerId, limit: int, now: float, ready: Ready | None = None
+    ) -> list[Job]:
+        chosen = self._index.takeable(endpoint_id, worker_id, limit, now, ready)
         for entry in chosen:
             self._index.change(entry, entry.job.take(worker_id, now))
         return [entry.job for entry in chosen]
