@@ -8,15 +8,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from runyard.adapters.blobs import FolderBlobs
-from runyard.adapters.disk import DataDisk
+from runyard.adapters.disk import DataDisk, lacks
 from runyard.adapters.docker.builds import BuildOptions
-from runyard.adapters.docker.credentials import Credentials
 from runyard.adapters.docker.engine import Engine
 from runyard.adapters.docker.images import Images
 from runyard.adapters.docker.presence import lacking_engine
@@ -49,6 +48,7 @@ from runyard.edge.vigil import Vigil
 from runyard.platform import Adapters, Platform
 from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, WorkerRuntime
+from runyard.ports.secrets import Credentials
 from runyard.ports.stores import JobStore
 from runyard.ports.webhooks import Outbox
 from runyard.services.spill import Carried
@@ -56,9 +56,9 @@ from runyard.services.spill import Carried
 log = logging.getLogger("runyard")
 
 
-async def serve(settings: Settings, seat: Seat, *, worker_hosts: Sequence[str] = ()) -> None:
+async def serve(settings: Settings, seat: Seat) -> None:
     """Be the server of a keeper: stand by, open when it says so, and run until it wants this server to stop or to hand
-    over, or is gone itself. Workers may come to `worker_hosts` also while no runtime asks for that.
+    over, or is gone itself.
     """
     line = await KeeperLine.on(seat.line, seat.hatch)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,13 +69,13 @@ async def serve(settings: Settings, seat: Seat, *, worker_hosts: Sequence[str] =
     await _first(line.opening, line.stopping, line.lost)
     if line.opening.is_set():
         try:
-            await _run(settings, seat, line, worker_hosts)
+            await _run(settings, seat, line)
         except RunyardError as error:
             line.say("failed", error=error.message)
             raise
 
 
-async def _run(settings: Settings, seat: Seat, line: KeeperLine, worker_hosts: Sequence[str]) -> None:
+async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     root = settings.make_root()
     ports = user_port, worker_port = socket.socket(fileno=seat.user_port), socket.socket(fileno=seat.worker_port)
     own_ports = [port.getsockname()[1] for port in ports]
@@ -91,8 +91,6 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine, worker_hosts: S
         listening(user_port, platform.job_routes.paths, platform.app, vigil, shut_at=worker_ports.hosts) as for_users,
     ):
         await worker_ports.serve_with(for_workers.add)
-        for worker_host in worker_hosts:
-            await worker_ports.open(worker_host)
         listeners = (for_users, for_workers)
         for number, sock in corridor.arrivals():
             await listeners[number].adopt(sock)
@@ -202,6 +200,7 @@ def _containers(settings: Settings, house: House, observer: RuntimeObserver, cre
         credentials,
         builds=_build_options(settings),
         bytes_max=settings.image_bytes_max,
+        lacking=partial(lacks, reserve_bytes=settings.disk_reserve_bytes),
     )
     return DockerRuntime(
         house.root / "docker",

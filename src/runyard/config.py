@@ -201,7 +201,8 @@ class Settings:
     image_bytes_max: int = _setting(
         100 * 1024 * MIB,
         "Bytes that images which were pulled or built for endpoints may take, layers that they share counted once, before "
-        "those go that no release and no container uses, the longest unused first. Images that the machine's owner has "
+        "those go that no release and no container uses, the longest unused first; they go, too, while the Engine's disk "
+        "has less than `disk_reserve_bytes` free. Images that the machine's owner has "
         "brought are neither counted nor removed. 0: none goes.",
     )
     isolation: str = _setting(

@@ -22,7 +22,7 @@ from runyard.edge.jobs import JobRoutes
 from runyard.edge.worker import WorkerRoutes
 from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, SupportsCollect, WorkerRuntime
-from runyard.ports.secrets import SecretStore, Vault
+from runyard.ports.secrets import Credentials, SecretStore, Vault
 from runyard.ports.stores import Blobs, ControlStore, FleetStore, JobStore
 from runyard.ports.system import Clock, Disk, Ids, Signals
 from runyard.ports.webhooks import Outbox, WebhookSender
@@ -41,7 +41,7 @@ from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
 from runyard.services.redaction import Redaction
-from runyard.services.registries import Credential, Registries
+from runyard.services.registries import Registries
 from runyard.services.room import Room
 from runyard.services.roster import Roster
 from runyard.services.secrets import Secrets
@@ -50,10 +50,6 @@ from runyard.services.sweeper import Sweeper
 from runyard.services.webhooks import Keeping, Webhooks
 
 log = logging.getLogger("runyard")
-
-
-Credentials = Callable[[str], Awaitable[Credential]]
-"""What pulls an image, by the id of a registry credential."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

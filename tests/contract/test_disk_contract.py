@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from runyard.adapters.disk import DataDisk
+from runyard.adapters.disk import DataDisk, lacks
 from runyard.adapters.stores.sqlite import open_database
 
 MIB = 1 << 20
@@ -48,3 +49,10 @@ async def test_a_database_that_is_not_there_or_none_takes_nothing_away(tmp_path:
 async def test_a_folder_that_is_gone_cannot_be_asked(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         await DataDisk(tmp_path / "gone", tmp_path / "control.db").free_bytes()
+
+
+def test_a_folder_lacks_what_is_missing_to_the_reserve(tmp_path: Path) -> None:
+    room = shutil.disk_usage(tmp_path).free
+    assert 0 == lacks(tmp_path, 1)
+    assert lacks(tmp_path, 10 * room) > 8 * room
+    assert 0 == lacks(tmp_path / "on another machine", 10 * room)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from runyard.adapters.blobs import FolderBlobs
-from runyard.adapters.docker.credentials import Credential
 from runyard.adapters.docker.engine import Engine as Client
 from runyard.adapters.docker.images import Images
 from runyard.adapters.docker.spec import Policy
@@ -17,6 +16,7 @@ from runyard.domain.container import ContainerSpec
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import NotFound
 from runyard.domain.job import EndpointId, WorkerId
+from runyard.domain.secret import Credential
 from runyard.ports.runtime import Launch
 from tests.docker_kit.client import EngineClient
 from tests.docker_kit.engine import Engine

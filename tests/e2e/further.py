@@ -16,8 +16,18 @@ import uvloop
 
 from runyard import app
 from runyard.adapters.keeper import Seat
+from runyard.adapters.worker_ports import HeldWorkerPorts, Serve
 from runyard.config import load
 from runyard.telemetry import set_up_logging
+
+
+class FurtherWorkerPorts(HeldWorkerPorts):
+    """Opens one by itself, where a runtime would ask for it."""
+
+    async def serve_with(self, serve: Serve) -> None:
+        await super().serve_with(serve)
+        for host in _wanted():
+            await self.open(host)
 
 
 @click.command()
@@ -28,8 +38,9 @@ from runyard.telemetry import set_up_logging
 def serve(keeper: str, **flags: object) -> None:
     seat = Seat.of(keeper)
     set_up_logging()
+    app.HeldWorkerPorts = FurtherWorkerPorts
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(load(flags), seat, worker_hosts=_wanted()))
+        runner.run(app.serve(load(flags), seat))
 
 
 def _wanted() -> list[str]:

@@ -163,6 +163,15 @@ def ended(endpoint: Endpoint, job_id: str, seconds: float = 120) -> dict[str, An
     return until(look, seconds)
 
 
+def built_in(folder: Path) -> Path:
+    """A data directory there in which the environment of the plain handler is built, and nothing runs."""
+    data = folder / "data"
+    with keeping(data) as platform:
+        platform.deploy().ask({}, seconds=BUILD_S_MAX)
+        platform.command("delete", "plain")
+    return data
+
+
 def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("RUNYARD_", "RUNPOD_"))}
 

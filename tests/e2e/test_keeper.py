@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.keeping import BUILD_S_MAX, Endpoint, Keeping, children, environment, keeping, left_over, until
+from tests.e2e.keeping import Endpoint, Keeping, built_in, children, environment, keeping, left_over, until
 
 isolated = pytest.param("auto", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate"))
 
@@ -23,11 +23,7 @@ isolated = pytest.param("auto", marks=pytest.mark.skipif(os.geteuid() != 0, reas
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with one endpoint, whose environment is built, and nothing that runs."""
-    data = tmp_path_factory.mktemp("built") / "data"
-    with keeping(data) as platform:
-        platform.deploy().ask({}, seconds=BUILD_S_MAX)
-        platform.command("delete", "plain")
-    return data
+    return built_in(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture(params=["off", isolated])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.keeping import BUILD_S_MAX, Endpoint, Keeping, environment, keeping, until
+from tests.e2e.keeping import BUILD_S_MAX, Endpoint, Keeping, built_in, environment, keeping, until
 
 isolated = pytest.param("auto", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate"))
 FIRST, SECOND = "hf_first-value-of-it", "hf_second-value-of-it"
@@ -33,11 +33,7 @@ NAMED = (
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory whose environment is built, and nothing that runs."""
-    data = tmp_path_factory.mktemp("built") / "data"
-    with keeping(data) as platform:
-        platform.deploy().ask({}, seconds=BUILD_S_MAX)
-        platform.command("delete", "plain")
-    return data
+    return built_in(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture(params=["off", isolated])

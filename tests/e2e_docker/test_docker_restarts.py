@@ -4,9 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +12,7 @@ from runyard.adapters.runtimes.docker import DockerRuntime
 from runyard.domain.errors import StartFailed
 from runyard.domain.job import WorkerId
 from runyard.domain.worker import Exit
-from tests.docker_kit.client import EngineClient
 from tests.docker_kit.engine import Engine
-from tests.docker_kit.images import Images
 from tests.docker_kit.workers import ENDPOINT, Site, start
 
 GRACE = timedelta(seconds=10)
@@ -32,20 +28,6 @@ for n in range({FLOOD_LINES}):
         sys.stdout.flush()
         time.sleep(max(0.0, began + n / {FLOOD_PER_S} - time.monotonic()))
 """
-
-
-@pytest.fixture
-async def site(engine: Engine, docker: EngineClient, images: Images, tmp_path: Path) -> AsyncIterator[Site]:
-    site = Site(engine, docker, tmp_path, images.base())
-    yield site
-    await site.close()
-    assert [] == docker.containers(label=["runyard.worker"])
-    assert [] == docker.networks()
-
-
-@pytest.fixture
-def runtime(site: Site) -> DockerRuntime:
-    return site.runtime()
 
 
 def counted(lines: list[str]) -> list[int]:

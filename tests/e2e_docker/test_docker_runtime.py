@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from runyard.domain.errors import NotFound, StartFailed
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit
 from runyard.ports.runtime import Launch
-from tests.docker_kit.client import EngineClient
-from tests.docker_kit.engine import Engine
 from tests.docker_kit.images import Images
 from tests.docker_kit.workers import ENDPOINT, Site, start
 
@@ -26,20 +23,6 @@ MIB = 1 << 20
 
 POLITE = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(0))\nprint('up')\nwhile True: signal.pause()\n"
 TICKING = "import time\nn = 0\nwhile True:\n    n += 1\n    print(n)\n    time.sleep(0.005)\n"
-
-
-@pytest.fixture
-async def site(engine: Engine, docker: EngineClient, images: Images, tmp_path: Path) -> AsyncIterator[Site]:
-    site = Site(engine, docker, tmp_path, images.base())
-    yield site
-    await site.close()
-    assert [] == docker.containers(label=["runyard.worker"])
-    assert [] == docker.networks()
-
-
-@pytest.fixture
-def runtime(site: Site) -> DockerRuntime:
-    return site.runtime()
 
 
 # How workers end

@@ -23,7 +23,7 @@ from runyard.domain.container import ContainerSpec
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import BuildFailed
 from runyard.domain.job import EndpointId
-from runyard.services.registries import Credential
+from runyard.domain.secret import Credential
 from tests.docker_kit.client import EngineClient
 from tests.docker_kit.engine import BRIDGE_ADDRESS, Engine
 from tests.docker_kit.images import Images as Bases

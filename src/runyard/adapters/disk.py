@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+
+
+def lacks(folder: Path, reserve_bytes: int) -> int:
+    """How many bytes are missing until so many are free there; 0 where there is no such folder, as on another machine."""
+    try:
+        return max(0, reserve_bytes - shutil.disk_usage(folder).free)
+    except OSError:
+        return 0
 
 
 class DataDisk:

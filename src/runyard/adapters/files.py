@@ -17,6 +17,14 @@ def write_secret(path: Path, secret: str) -> None:
         publish(file.fileno(), draft, path)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write it, for its owner's folder, in place of what was there: whole or not at all, and perhaps not on disk yet."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(text)
+    draft.replace(path)
+
+
 def publish(file: int, draft: Path, path: Path) -> None:
     """Give a written file its name: it never points at bytes that a crash can lose, nor does a crash take it away again."""
     os.fsync(file)

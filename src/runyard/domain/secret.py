@@ -67,6 +67,15 @@ class Registry:
     created_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What a runtime logs in to a registry with. It may be sent to `server` alone; None: to whichever has the image."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+    server: str | None
+
+
 def check_secret_name(name: str) -> None:
     """Raises `BadRequest`."""
     if not re.fullmatch(_NAME, name):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
-from runyard.domain.secret import FormerSecret, Registry, RegistryId, Secret
+from runyard.domain.secret import Credential, FormerSecret, Registry, RegistryId, Secret
 
 Reseal = Callable[[bytes], bytes]
 """Takes what is sealed, and gives the same sealed with the newest key. Raises `SecretUnreadable`."""
+
+Credentials = Callable[[str], Awaitable[Credential]]
+"""The registry credential of an id. Raises `NotFound`, or `SecretUnreadable`."""
 
 
 class SecretStore(Protocol):

@@ -26,6 +26,7 @@ from runyard.ports.runtime import Launch, LogSource, Say, WorkerRuntime
 from runyard.ports.system import Clock, Ids, Signals
 from runyard.services import topics
 from runyard.services.adoption import Records
+from runyard.services.background import Background
 from runyard.services.dispatch import Dispatch
 from runyard.services.failures import EVIDENCE_LINES, StartFailures, told_by
 from runyard.services.insistence import insist
@@ -97,7 +98,7 @@ class Lifecycle:
         self._stopping: set[WorkerId] = set()
         self._failures = StartFailures(clock)
         self.preparations = Preparations(endpoints.set_lock, self._changed, redact=redaction.redact)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Background(log, "a worker's start or stop failed")
         self._closed = False
         dispatch.replace_worker = self.replace
         dispatch.last_words = logs.last_words
@@ -110,9 +111,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Give up what is under way, and record how it stands. The runtime ends, or leaves to others, what still runs."""
         self._closed = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         for live in self._roster:
             if live.worker.spawned_at is not None:
                 with suppress(TooBusy):  # The record is a little old, then; the platform must end nevertheless.
@@ -133,12 +132,12 @@ class Lifecycle:
         """Do this, in the background when it takes more than a moment: what cannot be written on a full disk must not keep
         the platform from opening.
         """
-        await asyncio.wait([self._spawn(work)], timeout=SEE_TO_S_MAX)
+        await asyncio.wait([self._tasks.spawn(work)], timeout=SEE_TO_S_MAX)
 
     def record(self, live: LiveWorker) -> None:
         """Bring the stored record up to date soon, if need be."""
         if live.worker.spawned_at is not None and self._records.differs(live):
-            self._spawn(insist(lambda: self._records.keep(live), self._clock))
+            self._tasks.spawn(insist(lambda: self._records.keep(live), self._clock))
 
     def stop_soon(self, live: LiveWorker, reason: str) -> None:
         """Stop this worker whatever it holds, with its grace."""
@@ -160,7 +159,7 @@ class Lifecycle:
 
     def prepare_ahead(self, endpoint: Endpoint) -> None:
         """Build a new release's environment when it is deployed, not when its first job waits for it."""
-        self._spawn(self._build_ahead(endpoint))
+        self._tasks.spawn(self._build_ahead(endpoint))
 
     def start(self, endpoint: Endpoint, reason: str) -> None:
         """Start one worker of the endpoint's release."""
@@ -175,7 +174,7 @@ class Lifecycle:
         self._secrets[worker.id] = secret
         live = self._roster.add(worker)
         self._say(live, f"starting for release {worker.release.version}: {reason}")
-        self._spawn(self._launch(live))
+        self._tasks.spawn(self._launch(live))
 
     async def _launch(self, live: LiveWorker) -> None:
         worker = live.worker
@@ -271,13 +270,13 @@ class Lifecycle:
             self._stopping.add(live.id)
             self._dispatch.release_polls(live)
             grace = self._options.stop_grace if grace is None else grace
-            self._spawn(self._runtime_now.stop(live.id, grace), name=_STOP)
+            self._tasks.spawn(self._runtime_now.stop(live.id, grace), name=_STOP)
 
     def worker_exited(self, worker_id: WorkerId, exit: Exit) -> None:
         """From the runtime: nothing of this worker runs any more."""
         live = self._roster.get(worker_id)
         if live is not None:
-            self._spawn(self._ended(live, exit), name=_END)
+            self._tasks.spawn(self._ended(live, exit), name=_END)
 
     def worker_said(self, worker_id: WorkerId, line: str) -> None:
         """From the runtime: a line of the worker's output."""
@@ -370,17 +369,6 @@ class Lifecycle:
 
     def _changed(self, endpoint_id: EndpointId) -> None:
         self._signals.fire(topics.demand(endpoint_id))
-
-    def _spawn(self, coro: Coroutine[Any, Any, None], *, name: str | None = None) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coro, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a worker's start or stop failed", exc_info=error)
 
 
 def _unexpected(live: LiveWorker, exit: Exit) -> bool:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from runyard.domain.errors import NotFound, TooBusy
 from runyard.domain.job import IN_QUEUE, EndpointId, Job
@@ -22,6 +21,7 @@ from runyard.domain.payload import Spilled
 from runyard.ports.stores import JobStore
 from runyard.ports.system import Clock, Signals
 from runyard.services import topics
+from runyard.services.background import Background
 from runyard.services.hand import HAND_BYTES_MAX, Hand
 from runyard.services.insistence import insist
 from runyard.services.spill import Spills
@@ -49,7 +49,7 @@ class Loading:
         """Of all that is to be loaded."""
         self._share = _Share(HAND_BYTES_MAX)
         self._readings: set[asyncio.Task[bytes]] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Background(log, "what waits could not be offered to workers")
         """All that is under way, but for what is read for nobody any more."""
         self._closed = False
         self.under_way: Counter[EndpointId] = Counter()
@@ -89,7 +89,7 @@ class Loading:
         self._bytes += size
         self.under_way[job.endpoint_id] += 1
         load.unsubscribe = self._signals.subscribe(job.id, lambda: self._in_vain(load))
-        load.task = self._spawn(self._load(load))
+        load.task = self.tasks.spawn(self._load(load))
 
     def _over(self, load: _Load) -> None:
         """It is no longer under way; nothing happens if it is not already."""
@@ -107,7 +107,7 @@ class Loading:
     def _in_vain(self, load: _Load) -> None:
         """Its job has ended, or so it seems; if not, whoever could have it begins anew."""
         self._over(load)
-        self._spawn(self._offer(load.job.endpoint_id))
+        self.tasks.spawn(self._offer(load.job.endpoint_id))
 
     async def _load(self, load: _Load) -> None:
         try:
@@ -179,17 +179,6 @@ class Loading:
     async def _offer(self, endpoint_id: EndpointId) -> None:
         if not self._closed:
             await self.offer(endpoint_id)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("what waits could not be offered to workers", exc_info=error)
 
 
 class _Load:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from runyard.domain.endpoint import check_name
 from runyard.domain.errors import BadRequest, Conflict, NotFound, SecretUnreadable
-from runyard.domain.secret import REGISTRIES_MAX, Registry, RegistryId, check_server, check_value
+from runyard.domain.secret import REGISTRIES_MAX, Credential, Registry, RegistryId, check_server, check_value
 from runyard.ports.secrets import SecretStore, Vault
 from runyard.ports.system import Clock, Ids
 
 UsedBy = Callable[[RegistryId], Sequence[str]]
 """The names of the endpoints that pull their images with a credential."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """What a runtime logs in with. It may be sent to `server` alone; None: to whichever registry has the image."""
-
-    username: str = field(repr=False)
-    password: str = field(repr=False)
-    server: str | None
 
 
 class Registries:

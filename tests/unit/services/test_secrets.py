@@ -12,10 +12,10 @@ from runyard.adapters.vault import MemoryVault
 from runyard.domain.endpoint import Endpoint
 from runyard.domain.errors import BadRequest, Conflict, NotFound, SecretMissing, SecretUnreadable, TooBusy
 from runyard.domain.job import EndpointId
-from runyard.domain.secret import FORMER_MAX, REGISTRIES_MAX, SECRETS_MAX, RegistryId
+from runyard.domain.secret import FORMER_MAX, REGISTRIES_MAX, SECRETS_MAX, Credential, RegistryId
 from runyard.domain.worker import Worker
 from runyard.services.redaction import WITHHELD, Redaction
-from runyard.services.registries import Credential, Registries
+from runyard.services.registries import Registries
 from runyard.services.secrets import Secrets
 from tests.builders import ENDPOINT, START, a_release, a_worker, an_endpoint
 from tests.control_doubles import CountingIds, SetClock

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runyard.adapters.docker.engine import Engine, EngineError
@@ -87,7 +88,13 @@ class Collector:
     """Removes what of `kept`, and of builds' leftovers, is in nobody's way of use. What a container uses stays."""
 
     def __init__(
-        self, engine: Engine, kept: KeptImages, *, bytes_max: int, lacking: Callable[[], int], now: Callable[[], float]
+        self,
+        engine: Engine,
+        kept: KeptImages,
+        *,
+        bytes_max: int,
+        lacking: Callable[[Path], int],
+        now: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._kept = kept
@@ -106,7 +113,8 @@ class Collector:
             containers = await self._engine.call("GET", "/containers/json", all="1")
             in_use = {*in_use, *(container["ImageID"] for container in containers)}
             held = await self._held(there, in_use, building)
-            lacking = await asyncio.to_thread(self._lacking)
+            root = (await self._engine.call("GET", "/info")).get("DockerRootDir") or "/"
+            lacking = await asyncio.to_thread(self._lacking, Path(root))
             going = to_remove(held, bytes_max=self._bytes_max, lacking=lacking, now=self._now())
             gone = [image.id for image in going if await self._remove(image, there[image.id])]
             self._kept.forget(gone)

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from runyard.adapters.docker.references import HUB, registry_of, server_of
 from runyard.domain.errors import ImageFailed, ImageFault, NotFound
-
-
-class Credential(Protocol):
-    """What a registry knows us by. It is for `server` alone; None: for whichever registry has the image."""
-
-    @property
-    def username(self) -> str: ...
-
-    @property
-    def password(self) -> str: ...
-
-    @property
-    def server(self) -> str | None: ...
-
-
-Credentials = Callable[[str], Awaitable[Credential]]
-"""The credential of an id. Raises `NotFound`."""
+from runyard.domain.secret import Credential
+from runyard.ports.secrets import Credentials
 
 
 @dataclass(frozen=True, slots=True)

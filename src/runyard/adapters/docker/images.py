@@ -21,9 +21,10 @@ from typing import Any
 
 from runyard.adapters.docker.builds import BuildOptions, Builds
 from runyard.adapters.docker.collector import GONE, Collector
-from runyard.adapters.docker.credentials import Credentials, login_to
+from runyard.adapters.docker.credentials import login_to
 from runyard.adapters.docker.engine import Engine, EngineError
 from runyard.adapters.docker.kept_images import KeptImages
+from runyard.adapters.docker.maker import Present
 from runyard.adapters.docker.pulls import PAUSES_S, Pulls
 from runyard.adapters.docker.references import given, pinned
 from runyard.adapters.docker.sharing import SharedWork
@@ -32,6 +33,7 @@ from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import ImageFailed, ImageFault, StartFailed
 from runyard.domain.job import EndpointId
 from runyard.ports.runtime import Say
+from runyard.ports.secrets import Credentials
 from runyard.ports.stores import Blobs
 
 ID = "sha256:"
@@ -42,8 +44,8 @@ USES_WHAT_IS_HERE = (ImageFault.UNREACHABLE, ImageFault.BUSY, ImageFault.NOT_FOU
 class Images:
     """Of one Engine; which of them are ours is remembered in `folder`, which is this object's alone.
 
-    `bytes_max` is what they may take together before unused ones go (0: any), `lacking` says how many bytes the disk lacks.
-    `now` is in Unix seconds. To be closed, before the Engine is.
+    `bytes_max` is what they may take together before unused ones go (0: any), `lacking` says how many bytes the disk of a
+    folder lacks, the Engine's. `now` is in Unix seconds. To be closed, before the Engine is.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Images:
         *,
         builds: BuildOptions = DEFAULT_BUILDS,
         bytes_max: int = 0,
-        lacking: Callable[[], int] = lambda: 0,
+        lacking: Callable[[Path], int] = lambda folder: 0,
         now: Callable[[], float] = time.time,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
@@ -86,15 +88,16 @@ class Images:
         self._kept.used(lock)
         return replace(run, lock=lock)
 
-    async def present(self, run: RunSpec) -> str:
+    async def present(self, run: RunSpec) -> Present:
         """What to create a container from. Raises `StartFailed` when it is not here (any more), `NoEngine`."""
-        if not run.lock or await self._known(run.lock) is None:
+        known = await self._known(run.lock) if run.lock else None
+        if not run.lock or known is None:
             raise StartFailed(
                 f"image {run.lock or 'of a release that was not prepared'} is not on this machine (any more); the next "
                 "start brings it back"
             )
         self._kept.used(run.lock)
-        return run.lock
+        return Present(run.lock, known["Config"] or {})
 
     async def collect(self, in_use: Collection[str]) -> list[str]:
         """Remove images of ours that are not `in_use` (by lock), as far as room is wanted; returns their ids. Raises

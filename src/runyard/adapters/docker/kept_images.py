@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from runyard.adapters.files import replace_text
+
 log = logging.getLogger(__name__)
 
 WRITTEN_EVERY_S = 600.0
@@ -70,11 +72,8 @@ class KeptImages:
     def write(self) -> None:
         self._written_at = self._now()
         images = [{**asdict(image), "names": sorted(image.names)} for image in self._images.values()]
-        draft = self._file.with_name(f".{self._file.name}.new")
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_text(json.dumps({"images": images}, indent=1))
-            draft.replace(self._file)
+            replace_text(self._file, json.dumps({"images": images}, indent=1))
         except OSError as error:  # A full disk, as a rule, and no reason to fail a start.
             log.warning("cannot remember which images are Runyard's in %s: %s", self._file, error)
 

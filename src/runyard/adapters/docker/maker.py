@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from runyard.adapters.docker.engine import Engine, EngineError
 from runyard.adapters.docker.networks import Network
@@ -21,6 +21,14 @@ log = logging.getLogger(__name__)
 _NO_QUOTA = re.compile("storage-opt|quota", re.IGNORECASE)
 
 
+class Present(NamedTuple):
+    """An image that is here."""
+
+    name: str
+    config: Mapping[str, Any]
+    """How it starts by itself, in the Engine's words."""
+
+
 class ImageStore(Protocol):
     """Where images come from."""
 
@@ -28,7 +36,7 @@ class ImageStore(Protocol):
         """Have the image here; returns `run` with its exact name as lock. Raises `BuildFailed` and `NoEngine`."""
         ...
 
-    async def present(self, run: RunSpec) -> str:
+    async def present(self, run: RunSpec) -> Present:
         """What a container is made of. Raises `StartFailed` when it is not here (any more)."""
         ...
 
@@ -56,28 +64,25 @@ class Maker:
         to that. Raises `StartFailed`, with nothing left of it unless the Engine is gone.
         """
         image = await self._images.present(launch.run)
-        config: dict[str, Any] = (await self._engine.call("GET", f"/images/{image}/json"))["Config"] or {}
         limit = disk_limit(launch.run, self._policy)
         quota = limit is not None and await self._has_quotas()
         try:
-            await self._run(launch, self._body(launch, network, image, config, quota=quota))
+            await self._run(launch, self._body(launch, network, image, quota=quota))
         except EngineError as error:
             if not quota or not _NO_QUOTA.search(str(error)):
                 raise
             log.info("this Engine cannot limit the disk of a container, so disks are watched: %s", error)
             quota = self._quotas = False
-            await self._run(launch, self._body(launch, network, image, config, quota=False))
+            await self._run(launch, self._body(launch, network, image, quota=False))
         return None if quota else limit
 
-    def _body(
-        self, launch: Launch, network: Network, image: str, config: dict[str, Any], *, quota: bool
-    ) -> dict[str, Any]:
+    def _body(self, launch: Launch, network: Network, image: Present, *, quota: bool) -> dict[str, Any]:
         return create_body(
             launch,
             self._policy,
             platform=self._platform,
-            image=image,
-            config=config,
+            image=image.name,
+            config=image.config,
             network=network.id,
             plane=network.plane,
             quota=quota,

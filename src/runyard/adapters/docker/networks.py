@@ -17,13 +17,14 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from runyard.adapters.docker.engine import Engine, EngineError, NoEngine
 from runyard.adapters.docker.spec import ENDPOINT, PLATFORM
 from runyard.domain.errors import StartFailed
 from runyard.domain.job import EndpointId
+from runyard.ports.worker_ports import WorkerPorts
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +33,6 @@ PREFIX = 26
 MOUNTS = Path("/proc/self/mountinfo")
 _OVERLAP = re.compile("overlap|in use|already used|conflicts", re.IGNORECASE)
 _OWN_ID = re.compile(r"/containers/([0-9a-f]{64})/")
-
-
-class Planes(Protocol):
-    """Where workers reach the worker plane (`ports.worker_ports`)."""
-
-    async def open(self, host: str, *, port: int = 0) -> str:
-        """Its URL at this address, if possible with this port. Raises `StartFailed`."""
-        ...
-
-    async def close(self, host: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +49,7 @@ class Networks:
     """Of one platform. `named`: the container that it runs in, where it cannot see that."""
 
     def __init__(
-        self, engine: Engine, platform: str, planes: Planes, subnets: ipaddress.IPv4Network, *, named: str = ""
+        self, engine: Engine, platform: str, planes: WorkerPorts, subnets: ipaddress.IPv4Network, *, named: str = ""
     ) -> None:
         self._engine = engine
         self._platform = platform

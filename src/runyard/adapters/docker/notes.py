@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runyard.adapters.files import write_secret
+from runyard.adapters.files import replace_text, write_secret
 from runyard.domain.errors import StartFailed
 from runyard.domain.job import EndpointId, WorkerId
 
@@ -41,12 +41,8 @@ class Notes:
         return None
 
     def write(self, worker_id: WorkerId, note: Note) -> None:
-        path = self._path(worker_id)
         with suppress(OSError):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = path.with_suffix(".new")
-            draft.write_text(json.dumps(asdict(note)))
-            draft.replace(path)
+            replace_text(self._path(worker_id), json.dumps(asdict(note)))
 
     def remove(self, worker_id: WorkerId) -> None:
         with suppress(OSError):

@@ -18,18 +18,18 @@ import asyncio
 import ipaddress
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from runyard.adapters.docker.contained import Contained
 from runyard.adapters.docker.disk import LOOK_EVERY_S, watch_disks
 from runyard.adapters.docker.engine import Engine, EngineError, NoEngine
 from runyard.adapters.docker.maker import ImageStore, Maker
-from runyard.adapters.docker.networks import Networks, Planes
+from runyard.adapters.docker.networks import Networks
 from runyard.adapters.docker.notes import Note, Notes, platform_id
 from runyard.adapters.docker.spec import Policy, name_of
 from runyard.adapters.docker.watch import Seen, Watch
@@ -38,6 +38,8 @@ from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import NotFound, StartFailed
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.ports.runtime import Launch, RuntimeObserver, Say
+from runyard.ports.worker_ports import WorkerPorts
+from runyard.services.background import Background
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class DockerRuntime:
         folder: Path,
         engine: Engine,
         images: ImageStore,
-        planes: Planes,
+        planes: WorkerPorts,
         observer: RuntimeObserver,
         *,
         endpoints: Callable[[], Awaitable[Collection[EndpointId]]],
@@ -95,7 +97,7 @@ class DockerRuntime:
         self._workers: dict[WorkerId, Contained] = {}
         self._followers: dict[WorkerId, asyncio.Task[None]] = {}
         self._locks = KeyedLocks()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Background(log, "looking after containers failed")
         self._starts: set[asyncio.Task[None]] = set()
         self._site: _Site | None = None
         self._closed = False
@@ -196,12 +198,12 @@ class DockerRuntime:
             if seen is None or seen.ended:
                 contained.died(unseen=True)
             elif contained.stopping:
-                self._spawn(self.stop(worker_id, timedelta(seconds=BELATED_GRACE_S)))
+                self._tasks.spawn(self.stop(worker_id, timedelta(seconds=BELATED_GRACE_S)))
         running = [seen for seen in there.values() if not seen.ended]
         await self._open().networks.resume({seen.endpoint_id: seen.plane for seen in running if seen.plane})
         noted = self._notes.workers()
         for worker_id in there.keys() - self._workers.keys() - set(noted):
-            self._spawn(self._remove(worker_id))
+            self._tasks.spawn(self._remove(worker_id))
 
     def killed(self, worker_id: WorkerId) -> None:
         if (contained := self._workers.get(worker_id)) is not None:
@@ -246,7 +248,7 @@ class DockerRuntime:
 
     def _look_after(self, worker_id: WorkerId, contained: Contained) -> None:
         self._workers[worker_id] = contained
-        self._followers[worker_id] = self._spawn(self._follow(worker_id, contained))
+        self._followers[worker_id] = self._tasks.spawn(self._follow(worker_id, contained))
 
     async def _follow(self, worker_id: WorkerId, contained: Contained) -> None:
         exit = await contained.see_out()
@@ -315,10 +317,10 @@ class DockerRuntime:
                 maker=Maker(self._engine, platform, self._images, self._policy),
                 watch=Watch(self._engine, platform, self),
             )
-            self._spawn(self._site.watch.run())
-            self._spawn(watch_disks(self._engine, self._all, self._disk_every_s))
-            self._spawn(self._saving())
-            self._spawn(self._tidying())
+            self._tasks.spawn(self._site.watch.run())
+            self._tasks.spawn(watch_disks(self._engine, self._all, self._disk_every_s))
+            self._tasks.spawn(self._saving())
+            self._tasks.spawn(self._tidying())
         return self._site
 
     def _all(self) -> Iterable[Contained]:
@@ -341,19 +343,6 @@ class DockerRuntime:
 
     async def _let_go(self) -> None:
         self._let_go_of_all = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self._images.close()
         await self._engine.close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("looking after containers failed", exc_info=error)

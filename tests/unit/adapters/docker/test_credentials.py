@@ -5,7 +5,7 @@ import pytest
 
 from runyard.adapters.docker.credentials import login_to
 from runyard.domain.errors import ImageFailed, NotFound
-from runyard.services.registries import Credential
+from runyard.domain.secret import Credential
 
 
 async def credentials(id: str) -> Credential:
