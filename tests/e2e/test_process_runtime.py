@@ -145,6 +145,20 @@ async def test_the_folder_is_gone_when_the_worker_is(house: House) -> None:
 
 
 @both_ways
+@pytest.mark.parametrize("stage", ["work", "process"])
+async def test_the_folder_of_a_worker_that_starts_while_the_platform_ends_is_gone_too(house: House, stage: str) -> None:
+    start = asyncio.create_task(house.run("w1", WAITS))
+    async with asyncio.timeout(30):
+        while not (house.root / "workers" / "w1" / stage).exists():  # noqa: ASYNC110 - The kernel tells nobody.
+            await asyncio.sleep(0)
+    await house.runtime.close()
+
+    assert list((house.root / "workers").iterdir()) == []
+    assert running(str(house.root)) == []
+    await asyncio.gather(start, return_exceptions=True)
+
+
+@both_ways
 async def test_the_environment_is_what_the_launch_says_and_the_base(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

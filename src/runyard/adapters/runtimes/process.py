@@ -145,7 +145,8 @@ class ProcessRuntime:
 
     async def close(self) -> None:
         await self._spawner.close()
-        await asyncio.gather(*self._starts, *self._followers, return_exceptions=True)
+        await asyncio.gather(*self._starts, return_exceptions=True)
+        await asyncio.gather(*self._followers, return_exceptions=True)  # A start that was under way adds one.
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
