@@ -13,7 +13,7 @@ import shutil
 import sys
 from statistics import median
 
-from bench import lasting, load, quiet
+from bench import containers, lasting, load, quiet
 from bench.bars import Bar, write
 from bench.polls import idle_sdk_polls, parked_polls, pick_up
 from bench.quiet import quiet_round
@@ -30,6 +30,7 @@ def main() -> int:
     with platform() as runyard:
         bars += idle_sdk_polls(runyard, raw)
     bars += [*lasting.round_trips(raw, ROUNDS), *lasting.at_depth(raw, ROUNDS), *lasting.restarts(raw)]
+    bars += containers.measure(raw, ROUNDS)
     for bar in bars:
         print(bar)
     record = write(bars, raw)
