@@ -75,7 +75,8 @@ def performance_page() -> str:
         "Servers run on one core, workers and load on another. Rounds of the platform and its peer take turns; each figure\n"
         "is a median, and what counts is the ratio: the same machine gives other rates on another day. The worker is a\n"
         "[raw socket](../../bench/raw_worker/handler.py) that speaks the worker protocol; the official SDK sleeps up to a\n"
-        "second between jobs of its own accord, and would hide the platform. [The raw record](performance.json).\n"
+        "second between jobs of its own accord, and would hide the platform. Containers run at an Engine of the bench's\n"
+        "own. [The raw record](performance.json).\n"
     )
     rows = "".join(
         f"| {bar['name']} | {bar['value']:.3g} {bar['unit']} | {'<=' if bar['at_most'] else '>='} {bar['limit']:g} "
