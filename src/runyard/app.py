@@ -32,6 +32,7 @@ from runyard.adapters.signals import LocalSignals
 from runyard.adapters.stores.control import SqliteControl
 from runyard.adapters.stores.embedded import EmbeddedJobs
 from runyard.adapters.stores.fleet import SqliteFleet
+from runyard.adapters.stores.logs import SqliteLogs
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.stores.secrets import SqliteSecrets
@@ -170,6 +171,7 @@ def _adapters(
             public_only=settings.webhook_targets == "public-only",
         ),
         disk=DataDisk(root, root / "control.db"),
+        logs=SqliteLogs(root / "logs.db") if settings.log_keep_bytes else None,
         lacking_engine=partial(lacking_engine, settings.docker_host or None),
     )
 

@@ -164,6 +164,12 @@ class Settings:
         "Seconds that a job which is gone is still known by its id, and by its idempotency key; a week. It is less where "
         "`keep_bytes_max` is reached. A job that its client has named is known for a day in any case.",
     )
+    log_keep_days: float = _setting(90.0, "Days that the log lines of workers are kept.")
+    log_keep_bytes: int = _setting(
+        1024 * MIB,
+        "Bytes of log lines that are kept, roughly; where there are more, the oldest of the endpoint that has the most go. "
+        "0: the last lines are kept in memory alone.",
+    )
     attempts_max: int = _term(
         "attempts_max",
         "How many workers may lose a job, by dying or by sending no result, before it is FAILED. Workers that the platform "

@@ -20,6 +20,7 @@ from runyard.domain.job import EndpointId
 from runyard.domain.webhook import SCHEDULES
 from runyard.edge.jobs import JobRoutes
 from runyard.edge.worker import WorkerRoutes
+from runyard.ports.logs import LogStore
 from runyard.ports.payloads import Payloads
 from runyard.ports.runtime import RuntimeObserver, SupportsCollect, WorkerRuntime
 from runyard.ports.secrets import Credentials, SecretStore, Vault
@@ -37,6 +38,7 @@ from runyard.services.forgetting import Forgetting
 from runyard.services.inputs import Inputs
 from runyard.services.insistence import insist
 from runyard.services.jobs import Jobs
+from runyard.services.kept_logs import DAY_S, KeptLogs
 from runyard.services.lifecycle import Lifecycle, WorkerOptions
 from runyard.services.limits import RateLimits
 from runyard.services.logs import Logs
@@ -75,6 +77,8 @@ class Adapters:
     runtime: Callable[[RuntimeObserver, Credentials], WorkerRuntime]
     webhooks: WebhookSender
     disk: Disk
+    logs: LogStore | None = None
+    """None: lines are in memory alone."""
     lacking_engine: Callable[[], Awaitable[str | None]] = no_engine
     """Why no container can run now; None: containers can."""
 
@@ -110,6 +114,7 @@ class Platform:
         self.room = Room(a.disk, a.clock, reserve_bytes=settings.disk_reserve_bytes)
         if settings.store != "memory":
             self.jobs.admit = self.room.admit
+        self.kept_logs = None if a.logs is None else self._kept_logs(a.logs, settings)
         self.sweeper = Sweeper(a.store, self.dispatch, a.signals, a.clock)
         self.forgetting = _forgetting(a, self.endpoints, self.room, self.spills, settings)
         records = Records(a.fleet)
@@ -149,6 +154,17 @@ class Platform:
             a.signals,
             terms=settings.job_terms,
             check_registry=self._check_registry,
+        )
+
+    def _kept_logs(self, store: LogStore, settings: Settings) -> KeptLogs:
+        return KeptLogs(
+            store,
+            self.logs,
+            self.clock,
+            keep_s=settings.log_keep_days * DAY_S,
+            bytes_max=settings.log_keep_bytes,
+            endpoints=lambda: [endpoint.id for endpoint in self.endpoints.list()],
+            is_full=lambda: self.room.full,
         )
 
     async def _check_registry(self, registry_id: str) -> None:
@@ -200,13 +216,15 @@ class Platform:
         await self.access.load()
         await self.endpoints.load()
         await self.secrets.load()
+        if self.kept_logs is not None:
+            await self.kept_logs.load()
         runtime = self.runtime_of(self.lifecycle, self.registries.credential)
         self.lifecycle.open(runtime)
         await self.adoption.run(runtime, self.lifecycle)
         await self.lifecycle.see_to(insist(self.secrets.forget_former, self.clock))
         await self.room.look()
-        looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room)
-        loops = [asyncio.create_task(service.run()) for service in looping]
+        looping = (self.fleet, self.sweeper, self.forgetting, self.webhooks, self.spills, self.room, self.kept_logs)
+        loops = [asyncio.create_task(service.run()) for service in looping if service is not None]
         if isinstance(runtime, SupportsCollect):
             collecting = Collecting(self.endpoints, self.roster, runtime, self.clock)
             loops.append(asyncio.create_task(collecting.run()))
@@ -222,6 +240,8 @@ class Platform:
             await self.lifecycle.close()
             await (runtime.leave() if self.handing_over else runtime.close())
             await self.lifecycle.stopped()  # Jobs of workers that have just ended go back while there is a store.
+            if self.kept_logs is not None:
+                await self.kept_logs.close()
             for store in self.stores:
                 await store.close()
 

@@ -10,7 +10,7 @@ from tests.compat.gate import Gate
 from tests.compat.platform import STOP_GRACE_S, Endpoint, result_of
 
 
-@pytest.mark.row("F009", "F025")
+@pytest.mark.row("F009", "F025", "F029")
 def test_cancelling_a_running_job_stops_its_handler_and_leaves_its_siblings(awaited: Endpoint, gate: Gate) -> None:
     job, *siblings = (awaited.sdk.run({"input": {"do": "wait", "gate": gate.port}}) for _ in range(3))
     guests = gate.next_of([job.job_id, *(sibling.job_id for sibling in siblings)])
@@ -27,6 +27,23 @@ def test_cancelling_a_running_job_stops_its_handler_and_leaves_its_siblings(awai
     assert [("COMPLETED", worker_id)] * 2 == [(end["status"], end["workerId"]) for end in ends]
     assert worker_id == awaited.ask({"do": "return", "value": 1})["workerId"]
     assert {"status": "CANCELLED"} == result_of(awaited.status(job.job_id))
+
+
+@pytest.mark.row("F029")
+def test_a_job_whose_time_is_over_is_stopped_alone(awaited: Endpoint, gate: Gate) -> None:
+    """By its execution timeout, or by its time to live while it runs."""
+    slow = awaited.run({"do": "wait", "gate": gate.port}, policy={"executionTimeout": 5_000})
+    late = awaited.run({"do": "wait", "gate": gate.port}, policy={"ttl": 10_000})
+    siblings = [awaited.run({"do": "wait", "gate": gate.port}) for _ in range(2)]
+    guests = gate.next_of([slow, late, *siblings])
+
+    assert ["cancelled", "cancelled"] == [guests[job_id].last_words() for job_id in (slow, late)]
+    time.sleep(STOP_GRACE_S + 0.5)  # By now a worker that had not stopped its job would be on its way out.
+    assert [True, True] == [guests[job_id].is_waiting() for job_id in siblings]
+    gate.close()
+    ends = [awaited.ended(job_id) for job_id in siblings]
+    assert [("COMPLETED", guests[slow].worker_id)] * 2 == [(end["status"], end["workerId"]) for end in ends]
+    assert "TIMED_OUT" == awaited.status(slow)["status"]
 
 
 @pytest.mark.row("F009")

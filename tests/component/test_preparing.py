@@ -16,8 +16,8 @@ from runyard.domain.errors import BuildFailed, RunyardError
 from runyard.domain.fleet import Preparation, PreparationState
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit
+from runyard.ports.logs import LogQuery
 from runyard.ports.runtime import RuntimeObserver, Say
-from runyard.services.logs import LogQuery
 from tests.builders import ENDPOINT, a_release, a_scaling, an_endpoint
 from tests.component.crew import Crew
 from tests.component.wire import GET, POST, Ports, open_ports
@@ -189,6 +189,6 @@ async def test_two_endpoints_each_have_their_own_word_of_release_1() -> None:
 
         for endpoint_id in (ENDPOINT, other.id):
             with platform.logs.follow(LogQuery(endpoint_id=endpoint_id)) as follower:
-                lines = follower.read()
+                lines = await follower.read()
             assert {endpoint_id} == {line.endpoint_id for line in lines}
             assert [f"pulling org/app:1: {number} of 3 layers" for number in (1, 2, 3)] == [line.line for line in lines]

@@ -158,6 +158,7 @@ LIMITS = {"core": 4, "processes": 6, "files": 7}
 """By the numbers of Linux."""
 
 
+@pytest.mark.row("F112")
 async def test_the_volume_is_shared_by_all_endpoints(house: House) -> None:
     write = {"write": "open('/runpod-volume/model', 'w').write('weights')"}
     assert await house.ask("w1", write, endpoint_id="1") == {"write": 7}

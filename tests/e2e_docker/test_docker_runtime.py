@@ -188,6 +188,7 @@ async def test_root_in_a_container_is_a_lesser_root(site: Site, runtime: DockerR
         assert "PermissionError: [Errno 1] Operation not permitted" == site.listener.said_by(w)[-1]
 
 
+@pytest.mark.row("F112")
 async def test_a_volume_is_seen_by_all(site: Site, tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/model").write_text("weights")

@@ -8,7 +8,7 @@ connection and a client that has left is noticed.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,8 +22,9 @@ from runyard.api.routing import resource
 from runyard.api.services import Services
 from runyard.domain.errors import NotFound, Unprocessable
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.ports.logs import Cursor, LogLine, LogQuery
 from runyard.ports.runtime import LogSource
-from runyard.services.logs import SEQ_MAX, TAIL_DEFAULT, Cursor, Follower, LogLine, LogQuery
+from runyard.services.logs import SEQ_MAX, TAIL_DEFAULT
 from runyard.wire.control import LogEvent
 from runyard.wire.times import rfc3339
 
@@ -58,7 +59,7 @@ class LogStreams:
     async def of_worker(self, request: Request) -> Response:
         endpoint = self._services.endpoints.get(request.path_params["id"])
         worker_id = WorkerId(request.path_params["worker_id"])
-        if not self._knows(endpoint.id, worker_id):
+        if not await self._knows(endpoint.id, worker_id):
             raise NotFound(f"endpoint {endpoint.id} has no worker {worker_id!r}, or its log is gone")
         return self._stream(request, LogQuery(endpoint_id=endpoint.id, worker_id=worker_id, source=_source(request)))
 
@@ -74,12 +75,13 @@ class LogStreams:
         )
         return self._stream(request, query)
 
-    def _knows(self, endpoint_id: EndpointId, worker_id: WorkerId) -> bool:
+    async def _knows(self, endpoint_id: EndpointId, worker_id: WorkerId) -> bool:
         """A worker that has said nothing yet can be followed; one that has gone can be read."""
         fleet = self._services.fleet
         known = (*fleet.workers(endpoint_id), *fleet.stopped_workers(endpoint_id))
-        said = self._services.logs.knows(endpoint_id, worker_id)
-        return said or any(report.worker.id == worker_id for report in known)
+        return any(report.worker.id == worker_id for report in known) or await self._services.logs.knows(
+            endpoint_id, worker_id
+        )
 
     def _stream(self, request: Request, query: LogQuery) -> Response:
         events = self._events(query, _start(request), follow=_flag(request, "follow", default=True))
@@ -89,17 +91,12 @@ class LogStreams:
         logs = self._services.logs
         with logs.follow(query, after=start.after, since=start.since, tail=start.tail) as follower:
             while True:
-                for events in _unread(follower):
-                    yield events
+                while lines := await follower.read():
+                    yield b"".join(map(_event, lines))
                 if follower.ended or not follow:
                     return
                 if not await follower.wait(HEARTBEAT_S):
                     yield _HEARTBEAT
-
-
-def _unread(follower: Follower) -> Iterator[bytes]:
-    while lines := follower.read():
-        yield b"".join(map(_event, lines))
 
 
 def _event(line: LogLine) -> bytes:

@@ -1,9 +1,11 @@
-"""What workers said, and what the platform said about them: the last lines of each, in memory.
+"""What workers said, and what the platform said about them: the last lines of each in memory, and all on disk where there
+is one (kept_logs.py).
 
 Each worker has a ring of lines. A worker that has stopped keeps its ring, since its last words say why, until memory is
 wanted; then the ring of the worker that stopped first goes. Lines are ordered by time and, within a millisecond, by a
 number; time never runs backwards here, so a reader needs to remember only the last line it has seen. That is also all a
-follower holds: it is woken, reads what came since, and if that is more than a ring keeps, it is told so.
+follower holds: it is woken and reads what came since. The *horizon* of an endpoint is its youngest line that is not in
+memory any more. What lies up to it is read from disk, or else a follower is told that it is gone.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, Protocol
 
 from runyard.domain.attempt import bounded
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.ports.logs import Cursor, LogLine, LogQuery
 from runyard.ports.runtime import LogSource
 from runyard.ports.system import Clock
 
@@ -39,47 +42,19 @@ SEQ_MAX = 10**12 - 1
 _OVERHEAD_BYTES = 200
 _KEPT_AFTER_SHRINKING = 15 / 16
 _SDK_LINE = '{"requestId":'
+BEGINNING = Cursor(0, 0)
 
 
-class Cursor(NamedTuple):
-    """A place between lines: after the line of this millisecond (Unix) and number."""
+class Older(Protocol):
+    """Keeps every line, and has those that memory has let go of."""
 
-    ms: int
-    seq: int
+    def add(self, line: LogLine) -> None: ...
 
+    async def after(self, query: LogQuery, cursor: Cursor, upto: Cursor, limit: int) -> list[LogLine]:
+        """As `LogStore`, but never raises."""
+        ...
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line, without its line end. `ts` is Unix seconds, to the millisecond."""
-
-    ts: float
-    seq: int
-    source: LogSource
-    line: str
-    worker_id: WorkerId
-    endpoint_id: EndpointId
-    job_id: JobId | None = None
-
-    @property
-    def cursor(self) -> Cursor:
-        return Cursor(round(self.ts * 1000), self.seq)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogQuery:
-    """Which lines of an endpoint to read; None means any."""
-
-    endpoint_id: EndpointId
-    worker_id: WorkerId | None = None
-    job_id: JobId | None = None
-    source: LogSource | None = None
-
-    def matches(self, line: LogLine) -> bool:
-        return (
-            (self.worker_id is None or line.worker_id == self.worker_id)
-            and (self.job_id is None or line.job_id == self.job_id)
-            and (self.source is None or line.source == self.source)
-        )
+    async def last(self, query: LogQuery, upto: Cursor, count: int) -> list[LogLine]: ...
 
 
 class Logs:
@@ -98,6 +73,19 @@ class Logs:
         self._followers: dict[EndpointId, list[Follower]] = {}
         self.redact: Callable[[EndpointId, str], str] = lambda endpoint_id, line: line
         """Takes out of each line what may not be kept."""
+        self.older: Older | None = None
+        """Set where lines are kept on disk."""
+        self._begun = BEGINNING
+        self._horizons: dict[EndpointId, Cursor] = {}
+
+    def go_on_after(self, cursor: Cursor) -> None:
+        """Lines up to this one are those of an earlier platform process, and are with `older`."""
+        self._begun = cursor
+        self._ts, self._seq = max(self._ts, cursor.ms / 1000), max(self._seq, cursor.seq)
+
+    def horizon(self, endpoint_id: EndpointId) -> Cursor:
+        """Memory has all lines of the endpoint that came after it."""
+        return max(self._begun, self._horizons.get(endpoint_id, BEGINNING))
 
     def append(
         self,
@@ -121,6 +109,8 @@ class Logs:
         kept = LogLine(self._ts, self._seq, source, line, worker_id, endpoint_id, job_id)
         self._ring(worker_id, endpoint_id).append(kept)
         self._bytes += _size(kept)
+        if self.older is not None:
+            self.older.add(kept)
         self._trim(worker_id)
         for follower in self._followers.get(endpoint_id, ()):
             follower.notice(kept)
@@ -130,10 +120,12 @@ class Logs:
         if worker_id in self._rings:
             self._ended.setdefault(worker_id)
 
-    def knows(self, endpoint_id: EndpointId, worker_id: WorkerId) -> bool:
+    async def knows(self, endpoint_id: EndpointId, worker_id: WorkerId) -> bool:
         """Whether the worker is the endpoint's and has said something that is still here."""
-        ring = self._rings.get(worker_id)
-        return ring is not None and ring.endpoint_id == endpoint_id
+        query = LogQuery(endpoint_id=endpoint_id, worker_id=worker_id)
+        if self._rings_of(query):
+            return True
+        return self.older is not None and bool(await self.older.last(query, self.horizon(endpoint_id), 1))
 
     def tail(self, worker_id: WorkerId, count: int) -> list[LogLine]:
         """The worker's last lines, oldest first."""
@@ -158,7 +150,7 @@ class Logs:
         """A reader that begins after `after`, else with the first line at or after `since`, else `tail` lines back."""
         if after is None and since is not None:
             after = Cursor(round(since * 1000), -1)
-        follower = Follower(self, query, after, self._last(query, tail) if after is None else [])
+        follower = Follower(self, query, after, 0 if after is not None else tail)
         self._followers.setdefault(query.endpoint_id, []).append(follower)
         try:
             yield follower
@@ -169,6 +161,7 @@ class Logs:
         """Drop the lines of all its workers and end its followers (contract D.7)."""
         for worker_id in [id for id, ring in self._rings.items() if ring.endpoint_id == endpoint_id]:
             self._drop(worker_id)
+        self._horizons.pop(endpoint_id, None)
         for follower in self._followers.get(endpoint_id, ()):
             follower.end()
 
@@ -201,7 +194,7 @@ class Logs:
         self._ended.pop(worker_id, None)
 
     def after(self, query: LogQuery, cursor: Cursor) -> list[LogLine]:
-        """The first `READ_MAX` lines after the cursor, led by a word about lines that are gone already."""
+        """The first `READ_MAX` lines in memory after the cursor, led by a word about lines that are gone already."""
         rings = self._rings_of(query)
         lines = heapq.merge(*(ring.after(cursor) for ring in rings), key=lambda line: line.seq)
         found = [line for line, _ in zip(filter(query.matches, lines), range(READ_MAX), strict=False)]
@@ -213,12 +206,16 @@ class Logs:
             gaps = [gap for gap in gaps if gap.seq < found[-1].seq]
         return sorted([*gaps, *found], key=lambda line: line.seq)
 
-    def _last(self, query: LogQuery, count: int) -> list[LogLine]:
+    def last(self, query: LogQuery, count: int) -> list[LogLine]:
+        """The last lines in memory, oldest first; none of those that are read from disk."""
         if count <= 0:
             return []
         newest_first = heapq.merge(
             *(reversed(ring.lines) for ring in self._rings_of(query)), key=lambda line: line.seq, reverse=True
         )
+        if self.older is not None:
+            horizon = self.horizon(query.endpoint_id)
+            newest_first = itertools.takewhile(lambda line: line.cursor > horizon, newest_first)
         found = [line for line, _ in zip(filter(query.matches, newest_first), range(count), strict=False)]
         return found[::-1]
 
@@ -238,7 +235,7 @@ class Logs:
     def _trim(self, worker_id: WorkerId) -> None:
         ring = self._rings[worker_id]
         if len(ring.lines) > self._lines_max:
-            self._bytes -= ring.pop()
+            self._pop(ring)
         if self._bytes > self._bytes_max:
             self._shrink(round(self._bytes_max * _KEPT_AFTER_SHRINKING))
 
@@ -248,12 +245,22 @@ class Logs:
             self._drop(next(iter(self._ended)))
         while self._bytes > target and (ring := max(self._rings.values(), key=lambda ring: ring.bytes)).lines:
             for _ in range((len(ring.lines) + 1) // 2):
-                self._bytes -= ring.pop()
+                self._pop(ring)
+
+    def _pop(self, ring: _Ring) -> None:
+        self._bytes -= ring.pop()
+        self._let_go(ring, ring.lost)
 
     def _drop(self, worker_id: WorkerId) -> None:
         ring = self._rings.pop(worker_id)
         self._ended.pop(worker_id, None)
         self._bytes -= ring.bytes + _OVERHEAD_BYTES
+        self._let_go(ring, ring.lines[-1] if ring.lines else ring.lost)
+
+    def _let_go(self, ring: _Ring, line: LogLine | None) -> None:
+        if line is not None:
+            horizon = self._horizons.get(ring.endpoint_id, BEGINNING)
+            self._horizons[ring.endpoint_id] = max(horizon, line.cursor)
 
     def _leave(self, follower: Follower) -> None:
         followers = self._followers[follower.query.endpoint_id]
@@ -265,27 +272,48 @@ class Logs:
 class Follower:
     """Reads on as lines come. It keeps its place, not the lines."""
 
-    def __init__(self, logs: Logs, query: LogQuery, after: Cursor | None, backlog: list[LogLine]) -> None:
+    def __init__(self, logs: Logs, query: LogQuery, after: Cursor | None, tail: int) -> None:
         self.query = query
         self.ended = False
         """No line will come any more."""
         self._logs = logs
-        self._backlog = backlog
         self._place = after
         """Behind the last line read; None when there was nothing more to read then."""
+        self._tail = tail
+        """So many lines come before that, once."""
+        self._recent = logs.last(query, tail)
+        self._beyond = logs.horizon(query.endpoint_id)
+        """`_recent` has all lines after it."""
         self._woken = asyncio.Event()
 
-    def read(self) -> list[LogLine]:
+    async def read(self) -> list[LogLine]:
         """The next lines, oldest first; an empty list when there are none yet."""
         self._woken.clear()
-        if self._backlog:
-            lines, self._backlog = self._backlog, []
+        if self._tail and (lines := await self._last()):
             return lines
         if self._place is None:
             return []
+        if lines := await self._older(self._place):
+            self._place = lines[-1].cursor
+            return lines
         lines = self._logs.after(self.query, self._place)
         self._place = lines[-1].cursor if len(lines) >= READ_MAX else None
         return lines
+
+    async def _last(self) -> list[LogLine]:
+        recent, wanted = self._recent, self._tail - len(self._recent)
+        self._recent, self._tail = [], 0
+        if self._logs.older is None or wanted <= 0:
+            return recent
+        return [*await self._logs.older.last(self.query, self._beyond, wanted), *recent]
+
+    async def _older(self, place: Cursor) -> list[LogLine]:
+        """What comes next from disk; none when memory goes on from `place`, which may be further on by then."""
+        while self._logs.older is not None and place < (horizon := self._logs.horizon(self.query.endpoint_id)):
+            if lines := await self._logs.older.after(self.query, place, horizon, READ_MAX):
+                return lines
+            self._place = place = horizon
+        return []
 
     async def wait(self, timeout_s: float) -> bool:
         """True when there may be something to read or it has `ended`, False after `timeout_s`."""

@@ -1,12 +1,12 @@
-import itertools
 import json
 from datetime import timedelta
 
 import pytest
 
 from runyard.domain.job import EndpointId, JobId, WorkerId
+from runyard.ports.logs import Cursor, LogQuery
 from runyard.ports.runtime import LogSource
-from runyard.services.logs import LINE_LENGTH_MAX, READ_MAX, Cursor, Follower, LogQuery, Logs
+from runyard.services.logs import LINE_LENGTH_MAX, READ_MAX, Follower, Logs
 from tests.control_doubles import START, SetClock
 
 ENDPOINT = EndpointId("one")
@@ -29,8 +29,8 @@ def say(logs: Logs, *lines: str, worker: str = "worker", **about: object) -> Non
         logs.append(WorkerId(worker), ENDPOINT, line, **about)
 
 
-def texts(follower: Follower) -> list[str]:
-    return [line.line for line in follower.read()]
+async def texts(follower: Follower) -> list[str]:
+    return [line.line for line in await follower.read()]
 
 
 def test_the_last_lines_of_a_worker_stay(logs: Logs) -> None:
@@ -89,7 +89,7 @@ def test_lines_are_cut_and_cleaned(logs: Logs) -> None:
     assert odd.line == "lone ? surrogate"
 
 
-def test_when_memory_is_wanted_the_first_to_stop_is_forgotten_first(clock: SetClock) -> None:
+async def test_when_memory_is_wanted_the_first_to_stop_is_forgotten_first(clock: SetClock) -> None:
     logs = Logs(clock, bytes_max=11_000)
     for worker in ("alive", "old", "young"):
         say(logs, "x" * 2_000, worker=worker)
@@ -97,55 +97,55 @@ def test_when_memory_is_wanted_the_first_to_stop_is_forgotten_first(clock: SetCl
         logs.worker_stopped(WorkerId(worker))
     say(logs, *["x" * 2_000] * 2, worker="alive")
 
-    assert not logs.knows(ENDPOINT, WorkerId("old"))
-    assert logs.knows(ENDPOINT, WorkerId("young"))
+    assert not await logs.knows(ENDPOINT, WorkerId("old"))
+    assert await logs.knows(ENDPOINT, WorkerId("young"))
 
     say(logs, *["x" * 2_000] * 20, "last", worker="alive")
 
-    assert not logs.knows(ENDPOINT, WorkerId("young"))
+    assert not await logs.knows(ENDPOINT, WorkerId("young"))
     assert logs.tail(WorkerId("alive"), 1)[0].line == "last"
     assert 1 < len(logs.tail(WorkerId("alive"), 99)) < 6
 
 
-def test_a_worker_is_known_to_its_own_endpoint_only(logs: Logs) -> None:
+async def test_a_worker_is_known_to_its_own_endpoint_only(logs: Logs) -> None:
     say(logs, "x")
 
-    assert logs.knows(ENDPOINT, WORKER)
-    assert not logs.knows(EndpointId("other"), WORKER)
+    assert await logs.knows(ENDPOINT, WORKER)
+    assert not await logs.knows(EndpointId("other"), WORKER)
 
 
-def test_a_reader_begins_some_lines_back_and_goes_on(logs: Logs) -> None:
+async def test_a_reader_begins_some_lines_back_and_goes_on(logs: Logs) -> None:
     say(logs, "a", worker="one")
     say(logs, "b", "c", worker="two")
 
     with logs.follow(ALL, tail=2) as follower:
         say(logs, "d", worker="one")
 
-        assert texts(follower) == ["b", "c"]
-        assert texts(follower) == ["d"]
-        assert texts(follower) == []
+        assert await texts(follower) == ["b", "c"]
+        assert await texts(follower) == ["d"]
+        assert await texts(follower) == []
         say(logs, "e", worker="three")
-        assert texts(follower) == ["e"]
+        assert await texts(follower) == ["e"]
 
 
-def test_a_reader_that_wants_no_history_gets_none(logs: Logs) -> None:
+async def test_a_reader_that_wants_no_history_gets_none(logs: Logs) -> None:
     say(logs, "old")
 
     with logs.follow(ALL, tail=0) as follower:
         say(logs, "new")
 
-        assert texts(follower) == ["new"]
+        assert await texts(follower) == ["new"]
 
 
-def test_a_reader_comes_back_without_gap_or_repeat(logs: Logs) -> None:
+async def test_a_reader_comes_back_without_gap_or_repeat(logs: Logs) -> None:
     say(logs, "a", "b", "c")
     second = logs.tail(WORKER, 2)[0]
 
     with logs.follow(ALL, after=second.cursor, since=0, tail=0) as follower:
-        assert texts(follower) == ["c"]
+        assert await texts(follower) == ["c"]
 
 
-def test_a_reader_may_begin_at_a_time(logs: Logs, clock: SetClock) -> None:
+async def test_a_reader_may_begin_at_a_time(logs: Logs, clock: SetClock) -> None:
     say(logs, "before")
     clock.at += 1
     say(logs, "then")
@@ -153,7 +153,7 @@ def test_a_reader_may_begin_at_a_time(logs: Logs, clock: SetClock) -> None:
     say(logs, "later")
 
     with logs.follow(ALL, since=START + 1, tail=0) as follower:
-        assert texts(follower) == ["then", "later"]
+        assert await texts(follower) == ["then", "later"]
 
 
 def test_a_reader_chooses_worker_job_and_source(logs: Logs) -> None:
@@ -174,42 +174,42 @@ def test_a_reader_chooses_worker_job_and_source(logs: Logs) -> None:
     assert logs.after(LogQuery(endpoint_id=EndpointId("other"), worker_id=WORKER), Cursor(0, 0)) == []
 
 
-def test_a_reader_that_is_too_slow_is_told_so(logs: Logs) -> None:
+async def test_a_reader_that_is_too_slow_is_told_so(logs: Logs) -> None:
     with logs.follow(ALL, tail=0) as follower:
         say(logs, *map(str, range(15)))
-        lines = follower.read()
+        lines = await follower.read()
 
     assert [line.line for line in lines] == ["[older lines of this worker are gone]", *map(str, range(5, 15))]
     assert lines[0].cursor < lines[1].cursor
     assert lines[0].source == "system"
 
 
-def test_lines_that_a_reader_does_not_want_may_go_unmentioned(logs: Logs) -> None:
+async def test_lines_that_a_reader_does_not_want_may_go_unmentioned(logs: Logs) -> None:
     with logs.follow(LogQuery(endpoint_id=ENDPOINT, job_id="job"), tail=0) as follower:
         say(logs, *map(str, range(15)))
         say(logs, "wanted", job_id="job")
 
-        assert texts(follower) == ["wanted"]
+        assert await texts(follower) == ["wanted"]
 
 
-def test_a_reader_gets_many_lines_in_bites_and_misses_none(clock: SetClock) -> None:
+async def test_a_reader_gets_many_lines_in_bites_and_misses_none(clock: SetClock) -> None:
     logs = Logs(clock)
     count = 2 * READ_MAX + 3
     with logs.follow(ALL, tail=0) as follower:
         for number in range(count):
             say(logs, str(number), worker=f"worker-{number % 3}")
-        bites = [texts(follower) for _ in range(4)]
+        bites = [await texts(follower) for _ in range(4)]
 
     assert [len(bite) for bite in bites] == [READ_MAX, READ_MAX, 3, 0]
-    assert list(itertools.chain(*bites)) == list(map(str, range(count)))
+    assert [line for bite in bites for line in bite] == list(map(str, range(count)))
 
 
-def test_gaps_of_several_workers_do_not_hide_lines(clock: SetClock) -> None:
+async def test_gaps_of_several_workers_do_not_hide_lines(clock: SetClock) -> None:
     logs = Logs(clock, lines_max=READ_MAX)
     with logs.follow(ALL, tail=0) as follower:
         say(logs, *[f"a{n}" for n in range(READ_MAX + 1)], worker="a")
         say(logs, *[f"b{n}" for n in range(READ_MAX + 1)], worker="b")
-        read = list(itertools.chain(*(texts(follower) for _ in range(4))))
+        read = [line for _ in range(4) for line in await texts(follower)]
 
     gone = "[older lines of this worker are gone]"
     expected = [gone, *[f"a{n + 1}" for n in range(READ_MAX)], gone, *[f"b{n + 1}" for n in range(READ_MAX)]]
@@ -240,12 +240,12 @@ async def test_readers_end_with_their_endpoint_and_with_the_platform(logs: Logs)
 
         assert follower.ended
         assert not other.ended
-        assert not logs.knows(ENDPOINT, WORKER)
+        assert not await logs.knows(ENDPOINT, WORKER)
         logs.close()
         assert other.ended
 
 
-def test_another_process_goes_on_with_the_lines_of_the_one_before() -> None:
+async def test_another_process_goes_on_with_the_lines_of_the_one_before() -> None:
     first, second = Logs(SetClock()), Logs(SetClock(START - 60))
     for number in range(3):
         say(first, f"line {number}", job_id=JobId("j"))
@@ -256,7 +256,7 @@ def test_another_process_goes_on_with_the_lines_of_the_one_before() -> None:
 
     assert lines == second.tail(WORKER, 9)[:3]
     with second.follow(ALL, after=lines[-1].cursor) as follower:
-        assert ["line 3"] == texts(follower)
+        assert ["line 3"] == await texts(follower)
 
 
 def test_lines_that_were_handed_over_go_first_unless_their_worker_goes_on() -> None:

@@ -27,10 +27,12 @@ class Tables:
     does not take it.
     """
 
-    def __init__(self, path: Path, queries: str) -> None:
-        """`queries` is a file of `sql/`, without its ending, and names the thread."""
+    def __init__(self, path: Path, queries: str, *, migrations: Path = SQL, synchronous: str = "full") -> None:
+        """`queries` is a file of `sql/`, without its ending, and names the thread. With `synchronous` normal, commits may
+        be lost with the machine, not with this process.
+        """
         self._queries = named_queries(SQL / f"{queries}.sql")
-        self._connection = open_database(path)
+        self._connection = open_database(path, migrations, synchronous)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{queries}-store")
 
     async def close(self) -> None:
@@ -62,7 +64,7 @@ class Tables:
             raise TooBusy(f"the database cannot be used ({error}); free disk space, then try again") from error
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, migrations: Path = SQL, synchronous: str = "full") -> sqlite3.Connection:
     """A connection to the file, which is made if need be: mode 0600, WAL, every commit on disk, schema up to date.
 
     Any one thread at a time may use it. Nothing is committed but by `transaction`. Raises `RunyardError` when a newer
@@ -72,20 +74,20 @@ def open_database(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.chmod(0o600)  # The -wal and -shm files that SQLite adds take over the mode.
-        return _opened(path)
+        return _opened(path, migrations, synchronous)
     except (OSError, sqlite3.DatabaseError) as error:
         raise RunyardError(
             f"cannot open {path}: {error}; free disk space, or restore a backup if it is damaged"
         ) from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, migrations: Path, synchronous: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
+        for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "foreign_keys = on"):
             connection.execute(f"pragma {pragma}")
-        migrate(connection)
+        migrate(connection, migrations)
     except BaseException:
         connection.close()
         raise
