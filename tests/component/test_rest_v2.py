@@ -300,7 +300,7 @@ async def test_deleting_ends_jobs_workers_and_logs(plane: ControlPlane) -> None:
 
     assert (reply.status_code, reply.content) == (204, b"")
     assert plane.jobs.removed == plane.fleet.removed == [id]
-    assert not plane.logs.knows(id, "worker")
+    assert not await plane.logs.knows(id, "worker")
     assert [
         (await plane.client.request(method, f"/v2/serverless/{id}")).status_code for method in ("GET", "DELETE")
     ] == [
