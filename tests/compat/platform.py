@@ -154,7 +154,7 @@ def running(settings: Mapping[str, str] | None = None) -> Iterator[Platform]:
                 _stop(server, log)
         assert 0 == server.returncode, log.read_text()
         assert [] == _left_over(folder)
-        assert [] == list((data_dir / "workers").glob("*"))
+        assert [] == sorted(str(path) for path in (data_dir / "workers").rglob("*")), log.read_text()
 
 
 def _ready(server: subprocess.Popen[str], log: Path) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -208,16 +209,26 @@ async def test_a_port_is_published_on_loopback(site: Site, runtime: DockerRuntim
     assert "127.0.0.1" == published["HostIp"]
 
     async with asyncio.timeout(10):
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", int(published["HostPort"]))
-                writer.write(b"GET / HTTP/1.0\r\n\r\n")
-                if (line := await reader.readline()) != b"":
-                    break
-            except ConnectionError:
-                await asyncio.sleep(0.05)
-    writer.close()
+        # Who publishes the port takes connections before the worker does, and then closes them.
+        while not (line := await first_line(int(published["HostPort"]))):  # noqa: ASYNC110 - It can only be tried.
+            await asyncio.sleep(0.05)
     assert line.startswith(b"HTTP/1.0 ")
+
+
+async def first_line(port: int) -> bytes:
+    """Of an answer; nothing where none comes."""
+    writer = None
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        return await reader.readline()
+    except ConnectionError:
+        return b""
+    finally:
+        if writer is not None:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 # Hostile ones
