@@ -32,7 +32,8 @@ _NAME = rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_LENGTH_MAX - 1}}}"
 _REFERENCE = re.compile(rf"\{{\{{[ \t]*RUNPOD_SECRET_({_NAME})[ \t]*\}}\}}")
 _SERVER = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])"
-    r"(?::\d{1,5})?"
+    r"(?::\d{1,5})?",
+    re.ASCII,
 )
 
 

@@ -107,7 +107,10 @@ def test_a_server_is_what_stands_before_the_names_of_images(server: str, kept: s
     assert kept == check_server(server)
 
 
-@pytest.mark.parametrize("server", ["", "https://ghcr.io", "ghcr.io/", "ghcr.io/me", "a b", "-a.io", "a:port", "a\n"])
+@pytest.mark.parametrize(
+    "server",
+    ["", "https://ghcr.io", "ghcr.io/", "ghcr.io/me", "a b", "-a.io", "a:port", "a\n", "a:\N{FULLWIDTH DIGIT FOUR}"],
+)
 def test_what_is_no_server_is_refused(server: str) -> None:
     with pytest.raises(BadRequest, match="HOST:PORT"):
         check_server(server)
