@@ -17,7 +17,7 @@ from runyard.domain.fleet import Preparation, PreparationState
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.worker import Exit
 from runyard.ports.logs import LogQuery
-from runyard.ports.runtime import RuntimeObserver, Say
+from runyard.ports.runtime import Launch, RuntimeObserver, Say
 from tests.builders import ENDPOINT, a_release, a_scaling, an_endpoint
 from tests.component.crew import Crew
 from tests.component.wire import GET, POST, Ports, open_ports
@@ -40,7 +40,8 @@ class Puller(Crew):
 
     def __init__(self, observer: RuntimeObserver) -> None:
         super().__init__(observer)
-        self.failing: RunyardError | None = None
+        self.failing: Exception | None = None
+        self.failing_to_start: Exception | None = None
         self.ports: Ports | None = None
 
     async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
@@ -53,6 +54,11 @@ class Puller(Crew):
         if self.failing is not None:
             raise self.failing
         return replace(run, lock=LOCK)
+
+    async def start(self, launch: Launch) -> None:
+        if self.failing_to_start is not None:
+            raise self.failing_to_start
+        await super().start(launch)
 
 
 class Film:
@@ -84,7 +90,7 @@ class Film:
 
 @asynccontextmanager
 async def filming(
-    container: ContainerSpec = LIMITED, failing: Callable[[], RunyardError] | None = None
+    container: ContainerSpec = LIMITED, failing: Callable[[], Exception] | None = None
 ) -> AsyncIterator[Film]:
     pullers: list[Puller] = []
 
@@ -160,6 +166,37 @@ async def test_what_cannot_be_prepared_says_so_by_its_own_code(
         film.puller.failing = None
         await film.past(15)
         assert Preparation(PreparationState.READY) == film.preparation
+
+
+INSIDE = "something went wrong inside Runyard: its log says what"
+
+
+async def test_what_nobody_has_thought_of_is_a_failed_preparation() -> None:
+    async with filming(failing=lambda: KeyError("Id")) as film:
+        await film.past(6)
+        assert Preparation(PreparationState.FAILED, "start_failed", INSIDE) == film.preparation
+        await film.submit()
+        film.puller.failing = None
+        await film.past(15)
+
+        assert Preparation(PreparationState.READY) == film.preparation
+        assert 1 == len(film.puller.launches)
+
+
+async def test_what_nobody_has_thought_of_is_a_failed_start_and_no_worker_stays_starting() -> None:
+    async with filming() as film:
+        await film.past(6)
+        film.puller.failing_to_start = KeyError("Id")
+        job = await film.submit()
+        await film.past(6.5)
+        assert ("start_failed", INSIDE) == (
+            (reason := await film.reason(job))[0],
+            reason[1].partition("; next start in")[0],
+        )
+        film.puller.failing_to_start = None
+        await film.past(15)
+
+        assert 1 == len(film.puller.launches)
 
 
 async def test_a_worker_that_the_kernel_killed_for_its_memory_says_so_with_its_limit() -> None:

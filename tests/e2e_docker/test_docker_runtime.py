@@ -59,6 +59,19 @@ async def test_a_container_that_somebody_else_removes_has_ended(site: Site, runt
     assert (9, True) == (exit.signal, exit.with_platform)
 
 
+async def test_a_container_that_somebody_else_renames_is_stopped_and_removed_nevertheless(
+    site: Site, runtime: DockerRuntime
+) -> None:
+    w = await start(runtime, "w1", site.python(POLITE))
+    await site.listener.said(w, "up")
+    site.docker.call("POST", "/containers/runyard-w1/rename", name="else")
+    await runtime.stop(w, GRACE)
+
+    assert Exit(0) == await site.listener.exited(w)
+    await runtime.close()
+    assert [] == site.docker.containers(name=["else"])
+
+
 async def test_an_ended_container_is_removed_with_its_anonymous_volumes(site: Site, runtime: DockerRuntime) -> None:
     site.image = Images(site.docker).built({"Dockerfile": f"FROM {site.image}\nVOLUME /data\n"})
     w = await start(runtime, "w1", site.python("open('/data/x', 'w').write('x')"))

@@ -140,6 +140,16 @@ async def test_a_dockerfile_that_is_none_is_said_with_its_line(bench: Workbench,
         await bench.images().prepare(ENDPOINT, run, print)
 
 
+@pytest.mark.parametrize("line", ["FROM {}", "FROM scratch\nCOPY --from={} / /"], ids=["from", "copied from"])
+@pytest.mark.parametrize("name", ["../info?x=", "../containers/json?x=", "a\0b", "Upper"])
+async def test_what_can_name_no_image_is_told_by_the_engine_and_asks_it_nothing_else(
+    bench: Workbench, line: str, name: str
+) -> None:
+    run = await bench.run({"Dockerfile": line.format(name)})
+    with pytest.raises(BuildFailed, match=r"the build failed at step . of .: .*: .*invalid"):
+        await bench.images().prepare(ENDPOINT, run, print)
+
+
 async def test_build_arguments_come_from_the_endpoint_and_the_platform(
     bench: Workbench, docker: EngineClient, images: Bases
 ) -> None:

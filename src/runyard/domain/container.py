@@ -21,9 +21,10 @@ _WORD = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
     rf"(?P<name>(?:(?P<host>{_HOST})/)?{_WORD}(?:/{_WORD})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
-    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z",
+    re.ASCII,
 )
-_PORT = re.compile(r"(\d{1,5})(?:/(http|tcp|udp))?\Z")
+_PORT = re.compile(r"(\d{1,5})(?:/(http|tcp|udp))?\Z", re.ASCII)
 _BUILD_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 

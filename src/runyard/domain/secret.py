@@ -30,9 +30,11 @@ REDACTED_LENGTH_MIN = 6
 
 _NAME = rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_LENGTH_MAX - 1}}}"
 _REFERENCE = re.compile(rf"\{{\{{[ \t]*RUNPOD_SECRET_({_NAME})[ \t]*\}}\}}")
+_QUOTES = "\"'"
 _SERVER = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])"
-    r"(?::\d{1,5})?"
+    r"(?::\d{1,5})?",
+    re.ASCII,
 )
 
 
@@ -148,5 +150,8 @@ def _forms(value: str) -> Iterator[str]:
             yield json.dumps(escaped)[1:-1]  # JSON in a log line that is JSON.
             yield json.dumps(piece, ensure_ascii=False)[1:-1]
             yield repr(piece)[1:-1]
+            yield repr(f"{piece}{_QUOTES}")[1 : -1 - len(repr(_QUOTES)[1:-1])]  # Beside text that has quotes.
+            yield repr(piece.encode())[2:-1]
             yield quote(piece, safe="")
+            yield quote(piece)  # As by default: slashes stay.
             yield quote_plus(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 
 from runyard.domain.endpoint import ReleaseId
@@ -9,6 +10,8 @@ from runyard.domain.errors import BuildFailed, RunyardError, SecretMissing, Secr
 from runyard.domain.fleet import Failures
 from runyard.ports.system import Clock
 from runyard.services.roster import LiveWorker
+
+log = logging.getLogger("runyard.fleet")
 
 EVIDENCE_LINES = 5
 _FOR_SECRETS = frozenset({SecretMissing.code, SecretUnreadable.code})
@@ -44,6 +47,14 @@ class StartFailures:
     def secrets_changed(self) -> None:
         """Forget the rows that have ended with a secret that was missing or could not be read."""
         self._rows = {id: row for id, row in self._rows.items() if row.code not in _FOR_SECRETS}
+
+
+def failure_of(error: Exception) -> RunyardError:
+    """What a start ended with. What nobody has thought of ends one as well: the log has it, and it counts as any other."""
+    if isinstance(error, RunyardError):
+        return error
+    log.error("a start has failed", exc_info=error)
+    return StartFailed("something went wrong inside Runyard: its log says what")
 
 
 def told_by(error: RunyardError) -> tuple[str, str]:

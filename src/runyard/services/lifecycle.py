@@ -28,7 +28,7 @@ from runyard.services import topics
 from runyard.services.adoption import Records
 from runyard.services.background import Background
 from runyard.services.dispatch import Dispatch
-from runyard.services.failures import EVIDENCE_LINES, StartFailures, told_by
+from runyard.services.failures import EVIDENCE_LINES, StartFailures, failure_of, told_by
 from runyard.services.insistence import insist
 from runyard.services.logs import Logs
 from runyard.services.preparing import Preparations
@@ -189,10 +189,11 @@ class Lifecycle:
             self._changed(worker.endpoint_id)
             await self._records.keep(live)
             await self._runtime_now.start(self._launch_of(live, run, env))
-        except RunyardError as error:
-            self._say(live, f"did not start: {error.message}")
-            self._count_failure(worker.endpoint_id, worker.release, *told_by(error))
-            live.worker = live.worker.drain(self._redaction.redact(worker.endpoint_id, error.message))
+        except Exception as error:  # noqa: BLE001 - Whatever it is, a worker that stays STARTING would be waited for for ever.
+            failure = failure_of(error)
+            self._say(live, f"did not start: {failure.message}")
+            self._count_failure(worker.endpoint_id, worker.release, *told_by(failure))
+            live.worker = live.worker.drain(self._redaction.redact(worker.endpoint_id, failure.message))
             await self._ended(live, None)
         if live.worker.alive and not live.worker.takes_jobs and not live.held:
             # Drained while the runtime was starting it, when there was nothing to stop yet.

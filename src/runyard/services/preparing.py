@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
-from runyard.domain.errors import RunyardError
 from runyard.domain.fleet import Preparation, PreparationState, QueueReason, preparing
 from runyard.domain.job import EndpointId
 from runyard.ports.runtime import Say, WorkerRuntime
-from runyard.services.failures import told_by
+from runyard.services.failures import failure_of, told_by
 
 _PREPARING = Preparation(PreparationState.PREPARING)
 _READY = Preparation(PreparationState.READY)
@@ -37,7 +36,9 @@ class Preparations:
         self._of: dict[ReleaseId, Preparation] = {}
 
     async def prepare(self, runtime: WorkerRuntime, endpoint_id: EndpointId, release: Release, say: Say) -> RunSpec:
-        """What to start workers with. May be called several times at once, and again. Raises as the runtime does."""
+        """What to start workers with. May be called several times at once, and again. Raises `RunyardError`, whatever the
+        runtime does.
+        """
 
         def heard(line: str) -> None:
             self._now(endpoint_id, release, Preparation(PreparationState.PREPARING, message=line))
@@ -47,9 +48,12 @@ class Preparations:
             self._now(endpoint_id, release, _PREPARING)
         try:
             run = await runtime.prepare(endpoint_id, release.run, heard)
-        except RunyardError as error:
-            self._now(endpoint_id, release, Preparation(PreparationState.FAILED, *told_by(error)))
-            raise
+        except Exception as error:  # Whatever it is, the release is not being prepared any more.
+            failure = failure_of(error)
+            self._now(endpoint_id, release, Preparation(PreparationState.FAILED, *told_by(failure)))
+            if failure is error:
+                raise
+            raise failure from error
         if run.lock is not None and run.lock != release.run.lock:
             await self._set_lock(endpoint_id, release.id, run.lock)
         self._now(endpoint_id, release, _READY)

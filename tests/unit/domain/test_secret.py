@@ -107,7 +107,10 @@ def test_a_server_is_what_stands_before_the_names_of_images(server: str, kept: s
     assert kept == check_server(server)
 
 
-@pytest.mark.parametrize("server", ["", "https://ghcr.io", "ghcr.io/", "ghcr.io/me", "a b", "-a.io", "a:port", "a\n"])
+@pytest.mark.parametrize(
+    "server",
+    ["", "https://ghcr.io", "ghcr.io/", "ghcr.io/me", "a b", "-a.io", "a:port", "a\n", "a:\N{FULLWIDTH DIGIT FOUR}"],
+)
 def test_what_is_no_server_is_refused(server: str) -> None:
     with pytest.raises(BadRequest, match="HOST:PORT"):
         check_server(server)
@@ -152,9 +155,11 @@ def test_of_two_values_that_share_a_beginning_neither_leaves_a_rest() -> None:
         lambda value: json.dumps({"message": json.dumps({"inner": value})}),
         repr,
         lambda value: repr([value]),
+        lambda value: repr(value.encode()),
         lambda value: f"postgres://me:{quote(value, safe='')}@db",
+        lambda value: f"https://db/{quote(value)}",
     ],
-    ids=["json", "json-utf8", "json-in-json", "repr", "repr-in-list", "url"],
+    ids=["json", "json-utf8", "json-in-json", "repr", "repr-in-list", "repr-of-bytes", "url", "url-path"],
 )
 def test_escaped_values_are_redacted_as_well(shown) -> None:
     value = "pä\"ss\\wo\trd/ 'x"
@@ -162,6 +167,10 @@ def test_escaped_values_are_redacted_as_well(shown) -> None:
 
     assert "[secret pw]" in line
     assert "rd" not in line
+
+
+def test_a_quote_in_a_value_may_be_escaped_for_the_sake_of_what_stands_beside_it() -> None:
+    assert "'say \"[secret pw]\"'" == Redactor([("pw", "it's-so")])(repr('say "it\'s-so"'))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(min_size=REDACTED_LENGTH_MIN)), max_size=4), st.data())

@@ -2,7 +2,8 @@
 with the connection that asked for it.
 
 An image is found again by its tag, which all that went into it makes; so the same is built once, by whichever platform.
-What a build starts from and copies from is pulled before it begins, as any image is.
+What a build starts from and copies from is pulled before it begins, as any image is. What can name no image is left to the
+Engine, which says at which step it stands.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from runyard.adapters.docker.collector import BUILD_LABEL
 from runyard.adapters.docker.contexts import add, dockerfile_in, path_in_bundle, write_context
 from runyard.adapters.docker.dockerfiles import Altered, images_of, with_lines
 from runyard.adapters.docker.engine import Engine, EngineError
+from runyard.adapters.docker.references import is_reference
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import BuildFailed
 from runyard.ports.runtime import Say
@@ -95,7 +97,7 @@ class Builds:
         text = await asyncio.to_thread(dockerfile_in, archive, run.bundle, name)
         say(f"building the image from {name}")
         began_at = self._now()
-        for image in images_of(text, self._args(run)):
+        for image in filter(is_reference, images_of(text, self._args(run))):
             await self._ensure(image, spec.registry, say)
         altered = with_lines(
             text,

@@ -41,7 +41,8 @@ class Contained:
         self._say = say
         self._noted = note
         self._saved_entries = 0
-        self.name = name_of(worker_id)
+        self.name = note.container or name_of(worker_id)
+        """What the Engine is asked for: its id, which stays when somebody renames it, as soon as that is known."""
         self.started = False
         """Before, it is no sign of an end that it does not run."""
         self.stopping = False
@@ -65,8 +66,9 @@ class Contained:
         """Another process has started it, and nobody has watched since."""
         self.started = self._adopted = True
 
-    def limit_disk(self, limit: int | None) -> None:
-        self._noted = replace(self._noted, disk_limit=limit)
+    def made(self, id: str, disk_limit: int | None) -> None:
+        self.name = id
+        self._noted = replace(self._noted, container=id, disk_limit=disk_limit)
 
     def note(self) -> Note:
         """What the next process has to know."""

@@ -73,7 +73,12 @@ class Engine:
         except httpx2.TransportError as error:
             raise self._none(error) from error
         await _check(reply)
-        return reply.json() if reply.content and "json" in reply.headers.get("content-type", "") else None
+        if not reply.content or "json" not in reply.headers.get("content-type", ""):
+            return None
+        try:
+            return reply.json()
+        except ValueError as error:
+            raise EngineError(reply.status_code, f"the Engine's answer to {method} {path} is no JSON") from error
 
     @asynccontextmanager
     async def stream(
@@ -106,7 +111,9 @@ class Engine:
             yield _objects(chunks)
 
     async def api_version(self) -> str:
-        """What both speak, as in `1.41`. Asked for once, and again after nobody has answered."""
+        """What both speak, as in `1.41`. Asked for once, and again after nobody has answered. Raises `StartFailed` where it
+        is no Engine.
+        """
         async with self._asking:
             if self._version is None:
                 try:
@@ -114,7 +121,12 @@ class Engine:
                 except httpx2.TransportError as error:
                     raise self._none(error) from error
                 await _check(reply)
-                self._version = _common(reply.json())
+                try:
+                    self._version = _common(reply.json())
+                except (ValueError, TypeError, AttributeError) as error:
+                    raise StartFailed(
+                        f"what answers at {self.address} is no Docker Engine: name another with the setting docker_host"
+                    ) from error
             return self._version
 
     async def _path(self, path: str) -> str:
@@ -212,6 +224,8 @@ async def _objects(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]
     async for chunk in chunks:
         text = (text + characters.decode(chunk)).lstrip()
         while text:
+            if text[0] != "{":
+                raise EngineError(200, f"the Engine told {text[:80]!r} in a stream of objects")
             try:
                 found, end = decoder.raw_decode(text)
             except ValueError:

@@ -29,6 +29,14 @@ class Present(NamedTuple):
     """How it starts by itself, in the Engine's words."""
 
 
+class Made(NamedTuple):
+    """A container that was started."""
+
+    id: str
+    disk_limit: int | None
+    """What it may write to its disk, in bytes, if the Engine does not see to that."""
+
+
 class ImageStore(Protocol):
     """Where images come from."""
 
@@ -59,22 +67,20 @@ class Maker:
         self._policy = policy
         self._quotas: bool | None = None
 
-    async def make(self, launch: Launch, network: Network) -> int | None:
-        """Nothing happens when it runs already. Returns what it may write to its disk, in bytes, if the Engine does not see
-        to that. Raises `StartFailed`, with nothing left of it unless the Engine is gone.
-        """
+    async def make(self, launch: Launch, network: Network) -> Made:
+        """Nothing happens when it runs already. Raises `StartFailed`, with nothing left of it unless the Engine is gone."""
         image = await self._images.present(launch.run)
         limit = disk_limit(launch.run, self._policy)
         quota = limit is not None and await self._has_quotas()
         try:
-            await self._run(launch, self._body(launch, network, image, quota=quota))
+            id = await self._run(launch, self._body(launch, network, image, quota=quota))
         except EngineError as error:
             if not quota or not _NO_QUOTA.search(str(error)):
                 raise
             log.info("this Engine cannot limit the disk of a container, so disks are watched: %s", error)
             quota = self._quotas = False
-            await self._run(launch, self._body(launch, network, image, quota=False))
-        return None if quota else limit
+            id = await self._run(launch, self._body(launch, network, image, quota=False))
+        return Made(id, None if quota else limit)
 
     def _body(self, launch: Launch, network: Network, image: Present, *, quota: bool) -> dict[str, Any]:
         return create_body(
@@ -88,24 +94,29 @@ class Maker:
             quota=quota,
         )
 
-    async def _run(self, launch: Launch, body: dict[str, Any]) -> None:
-        name = name_of(launch.worker_id)
+    async def _run(self, launch: Launch, body: dict[str, Any]) -> str:
+        """The container's id."""
         try:
-            await self._engine.call("POST", "/containers/create", body, name=name)
+            made = await self._engine.call("POST", "/containers/create", body, name=name_of(launch.worker_id))
+            id: str = made["Id"]
         except EngineError as error:
-            if error.status != 409 or not await self._is_ours(launch):
+            if error.status != 409 or (known := await self._made_before(launch)) is None:
                 raise
+            id = known
         try:
-            await self._engine.call("POST", f"/containers/{name}/start")
+            await self._engine.call("POST", f"/containers/{id}/start")
         except EngineError:
             with suppress(StartFailed):
-                await self._engine.call("DELETE", f"/containers/{name}", force=True, v=True)
+                await self._engine.call("DELETE", f"/containers/{id}", force=True, v=True)
             raise
+        return id
 
-    async def _is_ours(self, launch: Launch) -> bool:
-        """Whether the container that has the name is this worker's."""
-        labels = (await self._engine.call("GET", f"/containers/{name_of(launch.worker_id)}/json"))["Config"]["Labels"]
-        return labels.get(PLATFORM) == self._platform and labels.get(WORKER) == launch.worker_id
+    async def _made_before(self, launch: Launch) -> str | None:
+        """The id of the container that has the name, if it is this worker's."""
+        found = await self._engine.call("GET", f"/containers/{name_of(launch.worker_id)}/json")
+        labels = found["Config"]["Labels"]
+        is_ours = labels.get(PLATFORM) == self._platform and labels.get(WORKER) == launch.worker_id
+        return found["Id"] if is_ours else None
 
     async def _has_quotas(self) -> bool:
         if self._quotas is None:

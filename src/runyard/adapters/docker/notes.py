@@ -17,11 +17,12 @@ from runyard.domain.job import EndpointId, WorkerId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """`disk_limit`: bytes that it may write, if the Engine does not see to that itself. `heard`: how far its log was read
-    (`heard.Heard.save`).
+    """`container`: its id at the Engine, empty before it is made. `disk_limit`: bytes that it may write, if the Engine does
+    not see to that itself. `heard`: how far its log was read (`heard.Heard.save`).
     """
 
     endpoint_id: EndpointId
+    container: str = ""
     disk_limit: int | None = None
     heard: Mapping[str, Any] | None = None
 

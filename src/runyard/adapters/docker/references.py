@@ -12,6 +12,11 @@ _HUB_HOSTS = frozenset({HUB, "index.docker.io", "registry-1.docker.io", "registr
 _NONE = "<none>"
 
 
+def is_reference(image: str) -> bool:
+    """Whether it can name an image at all."""
+    return _repository_or_none(image) is not None
+
+
 def registry_of(image: str) -> str:
     """The host that has the image, as in `ghcr.io` or `127.0.0.1:5000`."""
     return server_of(check_image(image).host or HUB)

@@ -31,6 +31,7 @@ PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 3.0
 class Seen:
     """A container of ours."""
 
+    id: str
     worker_id: WorkerId
     endpoint_id: EndpointId
     ended: bool
@@ -112,6 +113,7 @@ class Watch:
 def _seen(listed: Mapping[str, Any]) -> Seen:
     labels = listed["Labels"]
     return Seen(
+        id=listed["Id"],
         worker_id=WorkerId(labels.get(WORKER, "")),
         endpoint_id=EndpointId(labels.get(ENDPOINT, "")),
         ended=listed["State"] in ENDED,

@@ -3,8 +3,9 @@
     <folder>/id                         what the Engine's labels call this data directory
     <folder>/workers/<worker id>.json   that it is a container, and how far its log was read
 
-1. A container is ours by its labels and a worker's by its name. It outlives the platform, and its log is with the Engine. It
-   is noted before it is made, and until its end is reported, which is when all of its log was read; then it is removed.
+1. A container is ours by its labels. Its name is for people: once it is made it goes by its id, which no renaming changes.
+   It outlives the platform, and its log is with the Engine. It is noted before it is made, and until its end is reported,
+   which is when all of its log was read; then it is removed.
 2. The Engine may go away and come back, with its containers or without. Meanwhile workers count as running, since they may;
    what has become of them is found out when it is back, and who was to be stopped is stopped then.
 3. How far a log was read is noted every other second. After a platform that left in good order nothing is said twice, after
@@ -31,7 +32,7 @@ from runyard.adapters.docker.engine import Engine, EngineError, NoEngine
 from runyard.adapters.docker.maker import ImageStore, Maker
 from runyard.adapters.docker.networks import Networks
 from runyard.adapters.docker.notes import Note, Notes, platform_id
-from runyard.adapters.docker.spec import Policy, name_of
+from runyard.adapters.docker.spec import Policy
 from runyard.adapters.docker.watch import Seen, Watch
 from runyard.adapters.locks import KeyedLocks
 from runyard.domain.endpoint import RunSpec
@@ -203,7 +204,7 @@ class DockerRuntime:
         await self._open().networks.resume({seen.endpoint_id: seen.plane for seen in running if seen.plane})
         noted = self._notes.workers()
         for worker_id in there.keys() - self._workers.keys() - set(noted):
-            self._tasks.spawn(self._remove(worker_id))
+            self._tasks.spawn(self._remove(there[worker_id].id))
 
     def killed(self, worker_id: WorkerId) -> None:
         if (contained := self._workers.get(worker_id)) is not None:
@@ -231,7 +232,7 @@ class DockerRuntime:
             contained = self._workers[worker_id] = self._contained(worker_id, note)
             try:
                 network = site.networks.find(launch.endpoint_id) or await site.networks.ensure(launch.endpoint_id)
-                contained.limit_disk(await site.maker.make(launch, network))
+                contained.made(*await site.maker.make(launch, network))
             except BaseException:
                 del self._workers[worker_id]
                 self._notes.remove(worker_id)
@@ -255,18 +256,17 @@ class DockerRuntime:
         del self._workers[worker_id], self._followers[worker_id]
         self._notes.remove(worker_id)
         self._observer.worker_exited(worker_id, exit)
-        await self._remove(worker_id)
+        await self._remove(contained.name)
 
     async def _end(self, worker_id: WorkerId) -> None:
         follower = self._followers[worker_id]
         await self._workers[worker_id].kill()
         await asyncio.shield(follower)
 
-    async def _remove(self, worker_id: WorkerId) -> None:
+    async def _remove(self, container: str) -> None:
         """Of an Engine that is away it is removed when that is back: then it is nobody's."""
         with suppress(StartFailed):
-            path = f"/containers/{name_of(worker_id)}"
-            await self._engine.call("DELETE", path, force=True, v=True)
+            await self._engine.call("DELETE", f"/containers/{container}", force=True, v=True)
 
     def _worker(self, worker_id: WorkerId) -> Contained:
         if (contained := self._workers.get(worker_id)) is None:

@@ -1,6 +1,14 @@
 import pytest
 
-from runyard.adapters.docker.references import given, parts_to_pull, pinned, registry_of, repository_of, server_of
+from runyard.adapters.docker.references import (
+    given,
+    is_reference,
+    parts_to_pull,
+    pinned,
+    registry_of,
+    repository_of,
+    server_of,
+)
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
@@ -55,3 +63,13 @@ def test_a_pull_gives_the_name_that_it_asked_for() -> None:
 
     assert ["app:1"] == given(tags, "docker.io/library/app:1")
     assert [] == given(tags, f"app@{A}")
+
+
+@pytest.mark.parametrize("image", ["python:3.11", f"ghcr.io/a/b@{A}", "localhost:5000/app"])
+def test_what_can_name_an_image(image: str) -> None:
+    assert is_reference(image)
+
+
+@pytest.mark.parametrize("image", ["../info?x=", "a/../../info", "a?b", "a#b", "a%2fb", "a\0b", "Upper", ""])
+def test_what_can_name_none(image: str) -> None:
+    assert not is_reference(image)
