@@ -57,7 +57,9 @@ async def test_those_who_seal_first_at_once_share_the_key(vault: Vault) -> None:
 @pytest.mark.parametrize("spoilt", [b"", b"no token", b"gAAAAA==", "ä".encode()])
 async def test_what_it_has_not_sealed_does_not_open(vault: Vault, spoilt: bytes) -> None:
     sealed = await vault.seal(VALUE)
-    for bytes_ in (spoilt, sealed[:-1], sealed[:20] + b"A" + sealed[21:]):
+    # One letter in sixty-four is an A already.
+    other = b"A" if sealed[20:21] != b"A" else b"B"
+    for bytes_ in (spoilt, sealed[:-1], sealed[:20] + other + sealed[21:]):
         with pytest.raises(SecretUnreadable, match=r"no key in .* opens it") as refused:
             await vault.open(bytes_)
         assert "hf_" not in str(refused.value)
