@@ -6,9 +6,11 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +46,7 @@ from runyard.config import Settings
 from runyard.domain.errors import RunyardError, StartFailed
 from runyard.domain.job import EndpointId
 from runyard.edge.bodies import webhook_body
+from runyard.edge.crowd import Crowd
 from runyard.edge.listener import listening
 from runyard.edge.vigil import Vigil
 from runyard.platform import Adapters, Platform
@@ -55,6 +58,9 @@ from runyard.ports.webhooks import Outbox
 from runyard.services.spill import Carried
 
 log = logging.getLogger("runyard")
+
+DESCRIPTORS_MAX = 1 << 20
+"""Where there is no limit."""
 
 
 async def serve(settings: Settings, seat: Seat) -> None:
@@ -86,9 +92,10 @@ async def _run(settings: Settings, seat: Seat, line: KeeperLine) -> None:
     adapters = _adapters(settings, root, worker_ports, line, vigil)
     platform = Platform(adapters, settings, f"http://127.0.0.1:{own_ports[1]}")
     unpack_logs(platform.logs, root)
+    crowd = Crowd.within(_all_descriptors())
     async with (
         platform.running(),  # Workers that are not known yet would be turned away, so the worker port opens after it.
-        listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil) as for_workers,
+        listening(worker_port, platform.worker_routes.paths, _nothing_here, vigil, crowd=crowd) as for_workers,
         listening(user_port, platform.job_routes.paths, platform.app, vigil, shut_at=worker_ports.hosts) as for_users,
     ):
         await worker_ports.serve_with(for_workers.add)
@@ -121,6 +128,15 @@ async def _first(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+def _all_descriptors() -> int:
+    """Take as many as this process may have; returns how many. What it starts has limits of its own, or the keeper's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft != resource.RLIM_INFINITY else DESCRIPTORS_MAX
 
 
 def _calm_the_collector() -> None:

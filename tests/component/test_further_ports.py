@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from runyard.edge.crowd import Crowd
 from runyard.edge.listener import Listener, listening
 from tests.builders import ENDPOINT, SECRET, WORKER
 from tests.edge_kit import Wire, Yard, bind, nothing_else
@@ -130,3 +131,31 @@ async def test_a_user_port_at_one_address_is_where_it_was_told_to_be(yard: Yard)
         wire.send(b"GET / HTTP/1.1\r\nHost: yard\r\n\r\n")
 
         assert await wire.reply() is not None
+
+
+async def test_who_opens_too_many_connections_is_refused_until_some_are_closed(yard: Yard) -> None:
+    yard.worker()
+    async with listening(
+        port := bind("127.0.0.1", 0), yard.worker_routes.paths, nothing_else, crowd=Crowd(of_each=99, of_all=2)
+    ):
+        async with wire_to(port) as first, wire_to(port) as second:
+            assert [200, 200] == [await answer_to(wire) for wire in (first, second)]
+            async with wire_to(port) as third:
+                assert await answer_to(third) is None
+            assert 200 == await answer_to(first)
+        async with asyncio.timeout(10):
+            while await answer_once(port) != 200:  # noqa: ASYNC110 - Until the listener has seen that two have left.
+                await asyncio.sleep(0)
+
+
+async def answer_once(port: socket.socket) -> int | None:
+    async with wire_to(port) as wire:
+        return await answer_to(wire)
+
+
+async def answer_to(wire: Wire) -> int | None:
+    """The status of the answer to a ping; None when the connection is closed."""
+    path = f"/v2/{ENDPOINT}/ping/{WORKER}?gpu=none"
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: yard\r\nAuthorization: {SECRET}\r\n\r\n".encode())
+    reply = await wire.reply()
+    return None if reply is None else reply.status

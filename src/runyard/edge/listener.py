@@ -24,6 +24,7 @@ from typing import Any
 
 import uvicorn
 
+from runyard.edge.crowd import Crowd, counted
 from runyard.edge.patience import watch
 from runyard.edge.protocol import EdgeProtocol, Routes, with_routes
 from runyard.edge.vigil import Vigil
@@ -124,11 +125,14 @@ async def listening(
     vigil: Vigil = EdgeProtocol.vigil,
     *,
     shut_at: Container[str] = (),
+    crowd: Crowd | None = None,
 ) -> AsyncGenerator[Listener]:
     """Serve on `sock` while the context is open: hot routes first, `app` (ASGI) for all else. A socket that listens on all
-    addresses closes connections to those in `shut_at` as they come.
+    addresses closes connections to those in `shut_at` as they come, and any socket those that `crowd` has no room for.
     """
     protocol = with_routes(routes, vigil)
+    if crowd is not None:
+        protocol = counted(protocol, crowd)
     if ip_address(sock.getsockname()[0]).is_unspecified:
         protocol = _shut(protocol, shut_at)
     config = uvicorn.Config(

@@ -4,10 +4,13 @@ waits wants to know what it is at.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
+from typing import Any
 
 from runyard.domain.endpoint import Endpoint, Release, ReleaseId, RunSpec
+from runyard.domain.errors import StartFailed
 from runyard.domain.fleet import Preparation, PreparationState, QueueReason, preparing
 from runyard.domain.job import EndpointId
 from runyard.ports.runtime import Say, WorkerRuntime
@@ -34,6 +37,7 @@ class Preparations:
         self._changed = changed
         self._redact = redact
         self._of: dict[ReleaseId, Preparation] = {}
+        self._work: dict[asyncio.Task[RunSpec], ReleaseId] = {}
 
     async def prepare(self, runtime: WorkerRuntime, endpoint_id: EndpointId, release: Release, say: Say) -> RunSpec:
         """What to start workers with. May be called several times at once, and again. Raises `RunyardError`, whatever the
@@ -47,7 +51,7 @@ class Preparations:
         if self._of.get(release.id) != _READY:  # One that is ready stays so, unless there is something to do after all.
             self._now(endpoint_id, release, _PREPARING)
         try:
-            run = await runtime.prepare(endpoint_id, release.run, heard)
+            run = await self._while_wanted(release.id, runtime.prepare(endpoint_id, release.run, heard))
         except Exception as error:  # Whatever it is, the release is not being prepared any more.
             failure = failure_of(error)
             self._now(endpoint_id, release, Preparation(PreparationState.FAILED, *told_by(failure)))
@@ -68,8 +72,25 @@ class Preparations:
         return preparing(endpoint.release.run, self._of.get(endpoint.release.id, _PREPARING).message)
 
     def keep_only(self, releases: Collection[ReleaseId]) -> None:
-        """Forget all releases but these."""
+        """Forget all releases but these, and give up what is done for them: nobody wants to wait for a build in vain."""
+        for work, release_id in self._work.items():
+            if release_id not in releases:
+                work.cancel()
         self._of = {release_id: known for release_id, known in self._of.items() if release_id in releases}
+
+    async def _while_wanted(self, release_id: ReleaseId, preparing: Coroutine[Any, Any, RunSpec]) -> RunSpec:
+        """Raises `StartFailed` when it is given up."""
+        work = asyncio.create_task(preparing, name=f"prepare {release_id}")
+        self._work[work] = release_id
+        work.add_done_callback(self._work.pop)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if me is not None and me.cancelling():
+                work.cancel()
+                raise
+            raise StartFailed("its release is not wanted any more") from None
 
     def _now(self, endpoint_id: EndpointId, release: Release, preparation: Preparation) -> None:
         preparation = replace(preparation, message=self._redact(endpoint_id, preparation.message))

@@ -1,5 +1,6 @@
 """How far releases are; `tests/component/test_preparing.py` has them in a platform."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -113,3 +114,46 @@ async def test_releases_that_are_gone_are_forgotten() -> None:
 
     assert None is kept.preparations.of(an_endpoint(release=RELEASE))
     assert "the environment of the release is being built" == kept.preparations.reason(an_endpoint()).message
+
+
+class Slow(FakeRuntime):
+    """Never done; tells when it was given up."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # pyright: ignore[reportArgumentType] # nobody starts a worker here
+        self.begun = asyncio.Event()
+        self.given_up = False
+
+    async def prepare(self, endpoint_id: EndpointId, run: RunSpec, say: Say) -> RunSpec:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.given_up = True
+            raise
+        return run
+
+
+async def test_what_is_done_for_a_release_that_nobody_wants_any_more_is_given_up() -> None:
+    kept, slow = Kept(), Slow()
+    wanted = asyncio.create_task(kept.prepare(slow))  # type: ignore[arg-type]
+    await slow.begun.wait()
+    kept.preparations.keep_only([RELEASE.id])
+    await asyncio.sleep(0)
+    assert not slow.given_up
+
+    kept.preparations.keep_only([])
+    with pytest.raises(StartFailed, match="not wanted any more"):
+        await wanted
+    assert slow.given_up
+
+
+async def test_who_stops_waiting_gives_it_up() -> None:
+    kept, slow = Kept(), Slow()
+    waiting = asyncio.create_task(kept.prepare(slow))  # type: ignore[arg-type]
+    await slow.begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.sleep(0)
+    assert slow.given_up

@@ -65,16 +65,21 @@ class Watch:
         self.up = asyncio.Event()
         """The Engine answers, and we know of all that has happened."""
         self.was_up = False
+        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         pause_s = PAUSE_S_MIN
         while True:
+            begun_at = self._loop.time()
             try:
                 await self._follow()
             except StartFailed as error:
                 if self.up.is_set() or pause_s == PAUSE_S_MIN:
                     log.warning("hears nothing of containers: %s", error)
-            pause_s = PAUSE_S_MIN if self.up.is_set() else min(2 * pause_s, PAUSE_S_MAX)
+            except Exception:  # Whatever comes from there, containers go on being looked after.
+                log.exception("what the Engine says of containers is not understood")
+            lasted = self.up.is_set() and self._loop.time() - begun_at >= PAUSE_S_MAX
+            pause_s = PAUSE_S_MIN if lasted else min(2 * pause_s, PAUSE_S_MAX)
             self.up.clear()
             await asyncio.sleep(pause_s)
 

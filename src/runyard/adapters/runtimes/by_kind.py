@@ -85,8 +85,10 @@ class RuntimeByKind:
     async def _each(self, process: Awaitable[None], container: Awaitable[None]) -> None:
         """Both, whatever becomes of one; what goes wrong with processes is raised."""
         of_process, of_container = await asyncio.gather(process, container, return_exceptions=True)
-        if isinstance(of_container, StartFailed):
-            log.error("containers: %s", of_container)
+        if isinstance(of_container, Exception):
+            log.error(
+                "containers: %s", of_container, exc_info=None if isinstance(of_container, StartFailed) else of_container
+            )
         elif of_container is not None:
             raise of_container
         if of_process is not None:
