@@ -43,6 +43,8 @@ def target_of(text: str, runtime: str | None, dockerfile: str | None) -> Target:
     """`runtime` and `dockerfile` are the flags. Raises `click.UsageError` for what cannot be deployed so."""
     if runtime == "process" and dockerfile is not None:
         raise click.UsageError("--dockerfile is for containers: leave it out, or --runtime process")
+    if not text:
+        raise click.UsageError("TARGET is empty: name a handler's file, a folder or an image; `.` is this folder")
     path = Path(text)
     if not path.exists():
         return _image(text, runtime)

@@ -19,6 +19,8 @@ ReleaseId = NewType("ReleaseId", str)
 NAME_LENGTH_MAX = 191
 ENV_COUNT_MAX = 500
 ENV_BYTES_MAX = 256 * 1024
+VARIABLE_BYTES_MAX = 128 * 1024 - 1
+"""Linux starts no process with a longer `name=value`."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 # One origin serves the control plane and the data plane, so these words can never be endpoint ids (contract 0.1).
@@ -101,5 +103,9 @@ def check_env(env: tuple[tuple[str, str], ...]) -> None:
             raise BadRequest(f"env name {name!r} must be letters, digits and underscores, not starting with a digit")
         if "\0" in value:
             raise BadRequest(f"env value of {name} contains a NUL character")
+        if len(name) + 1 + len(value.encode("utf-8", "surrogatepass")) > VARIABLE_BYTES_MAX:
+            raise BadRequest(
+                f"env value of {name} is too long: with its name it may have {VARIABLE_BYTES_MAX} bytes; put it into a file"
+            )
     if sum(len(name) + len(value) for name, value in env) > ENV_BYTES_MAX:
         raise BadRequest(f"env is larger than {ENV_BYTES_MAX} bytes in all")

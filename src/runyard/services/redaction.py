@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from runyard.domain.endpoint import Release
+from runyard.domain.endpoint import Release, check_env
 from runyard.domain.errors import SecretUnreadable
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.secret import Redactor, filled, references
@@ -39,12 +39,14 @@ class Redaction:
 
     async def environment(self, worker: Worker) -> dict[str, str]:
         """The variables of its release with the values of all secrets, which are not shown from now on until it has `ended`.
-        Raises `SecretMissing` or `SecretUnreadable`.
+        Raises `SecretMissing` or `SecretUnreadable`, and `BadRequest` where they have become too long by that.
         """
         env = worker.release.run.env
         values = await self._secrets.values(env)
         self._hold(worker.endpoint_id, worker.id, values.items())
-        return filled(env, values)
+        environment = filled(env, values)
+        check_env(tuple(environment.items()))
+        return environment
 
     async def adopt(self, worker: Worker) -> None:
         """A worker that was started before this process; what it says is withheld if it is not known what to look for."""

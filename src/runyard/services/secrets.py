@@ -102,6 +102,8 @@ class Secrets:
     async def delete(self, name: str) -> None:
         """Raises `NotFound`, or `Conflict` while the release that an endpoint runs names it."""
         async with self._vault.turn:
+            if all(secret.name != name for secret in await self._store.secrets()):
+                raise NotFound(f"there is no secret {name[:80]!r}: see `runyard secrets list`")
             users = [
                 endpoint.name for endpoint in self._endpoints.list() if name in references(endpoint.release.run.env)
             ]
@@ -113,8 +115,7 @@ class Secrets:
             keep = self._has_users(name)
             if keep:
                 await self._check_former(name)
-            if not await self._store.delete_secret(name, self._clock.now(), keep_former=keep):
-                raise NotFound(f"there is no secret {name[:80]!r}: see `runyard secrets list`")
+            await self._store.delete_secret(name, self._clock.now(), keep_former=keep)
 
     async def rotate(self) -> tuple[int, int]:
         """Replace the key, and seal everything anew; returns how many secrets and registry credentials there are. Raises

@@ -53,6 +53,7 @@ def test_what_is_there_is_that_and_else_it_is_an_image(
 @pytest.mark.parametrize(
     ("text", "runtime", "dockerfile", "says"),
     [
+        ("", None, None, "TARGET is empty: .* `.` is this folder"),
         ("./python", None, None, "no file or folder ./python$"),
         ("/python", None, None, "no file or folder /python$"),
         ("~/python", None, None, "no file or folder"),

@@ -147,6 +147,13 @@ async def test_a_secret_that_an_endpoint_names_is_not_deleted(safe: Safe) -> Non
         await safe.secrets.delete("hf")
 
 
+async def test_a_secret_that_is_named_and_not_there_cannot_be_deleted(safe: Safe) -> None:
+    safe.endpoints = [an_endpoint("e1", name="speech", release=RELEASE)]
+
+    with pytest.raises(NotFound, match="there is no secret 'hf'"):
+        await safe.secrets.delete("hf")
+
+
 # --- What workers get
 
 
