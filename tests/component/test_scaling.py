@@ -202,7 +202,7 @@ async def test_by_request_count_those_that_run_count_too() -> None:
         await film.past(3)
         assert 2 == film.fleet
         await film.run(100)
-        await film.past(3)
+        await film.past(4)
 
         assert 3 == film.fleet
 
