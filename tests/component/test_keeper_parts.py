@@ -124,7 +124,7 @@ def test_an_end_that_nobody_heard_is_told_to_who_listens_next(house: House) -> N
     house.spawn("w", "sh", "-c", "echo bye; exit 3")
     house.workers.deafen(house.ours)
     until = time.monotonic() + 10
-    while children() and time.monotonic() < until:
+    while house.workers.left() and time.monotonic() < until:
         house.workers.bury()
     assert ["w"] == house.workers.ids()
     house.workers.order(house.ours, "listen", "w")
@@ -156,6 +156,20 @@ def test_the_group_of_a_worker_ends_with_it(house: House) -> None:
 
     ps = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "sleep 97531" not in ps
+
+
+def test_who_was_a_child_before_is_left_alone(tmp_path: Path) -> None:
+    """As where a shell that has started something becomes the platform by `exec`."""
+    with subprocess.Popen(["sleep", "100"]) as stranger:
+        house = House(tmp_path)
+        house.spawn("w", "sleep", "100")
+        house.hears(says("spawned"))
+        assert 1 == len(house.workers.left())
+        house.close()
+
+        assert set() == house.workers.left()
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_long_message_arrives_whole(house: House) -> None:

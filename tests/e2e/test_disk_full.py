@@ -157,7 +157,7 @@ def test_without_any_room_a_server_and_a_worker_that_end_are_replaced(
         endpoint = deployed(platform)
         done = endpoint.run({})
         until(lambda: shown(endpoint, done)["status"] == "COMPLETED")
-        running = endpoint.run({"s": 1})
+        running = endpoint.run({"s": 10})
         until(lambda: shown(endpoint, running)["status"] == "IN_PROGRESS")
         worker = endpoint.workers()[0]["id"]
         fill(endpoint, ballast)

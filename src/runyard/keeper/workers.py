@@ -27,6 +27,8 @@ class Workers:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
         self._workers: dict[str, Worker] = {}
+        self._strangers = set(children())
+        """Who is a child of this process and not of what is started here: who became `runyard serve` had them."""
 
     def ids(self) -> list[str]:
         """Those that run, and those that have ended and nobody has dealt with."""
@@ -96,8 +98,13 @@ class Workers:
                 if worker is not None:
                     worker.bury(code)
                 else:
+                    self._strangers.discard(pid)
                     others.append((pid, code))
         return others
+
+    def left(self) -> set[int]:
+        """Pids of all that were started here and still run, or are not buried yet."""
+        return set(children()) - self._strangers
 
     def end(self) -> None:
         """Nothing that was started here is left when this returns. Usually the server has ended all before."""
@@ -109,7 +116,7 @@ class Workers:
             time.sleep(0.02)
             self.bury()
         until = time.monotonic() + END_S_MAX
-        while (left := children()) and time.monotonic() < until:
+        while (left := self.left()) and time.monotonic() < until:
             for pid in left:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, SIGKILL)
