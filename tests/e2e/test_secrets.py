@@ -112,7 +112,7 @@ def test_after_restarts_the_values_that_workers_have_are_not_shown(platform: Kee
     assert 0 == platform.command("secrets", "rotate-key").returncode
     platform.deploy("plain", *NAMED)
     until(lambda: [2] == [worker["version"] for worker in endpoint.workers()])
-    has(endpoint, SECOND, 2)
+    has(endpoint, SECOND, 4)
 
 
 def test_a_start_waits_for_its_secret(built: Path) -> None:
