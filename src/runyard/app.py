@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from runyard.adapters.stores.logs import SqliteLogs
 from runyard.adapters.stores.memory import MemoryJobs
 from runyard.adapters.stores.outbox import MemoryOutbox
 from runyard.adapters.stores.secrets import SqliteSecrets
-from runyard.adapters.system import RandomIds, SystemClock
+from runyard.adapters.system import RandomIds, SystemClock, within_hard_limit
 from runyard.adapters.vault import KEY_FILE, FileVault
 from runyard.adapters.webhooks import HttpxWebhooks
 from runyard.adapters.worker_ports import HeldWorkerPorts
@@ -60,7 +59,6 @@ from runyard.services.spill import Carried
 log = logging.getLogger("runyard")
 
 DESCRIPTORS_MAX = 1 << 20
-"""Where there is no limit."""
 
 
 async def serve(settings: Settings, seat: Seat) -> None:
@@ -131,12 +129,11 @@ async def _first(*events: asyncio.Event) -> None:
 
 
 def _all_descriptors() -> int:
-    """Take as many as this process may have; returns how many. What it starts has limits of its own, or the keeper's."""
+    """Take as many as this process may have, and has use for; returns how many. Workers have limits of their own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft if soft != resource.RLIM_INFINITY else DESCRIPTORS_MAX
+    wanted = max(soft, within_hard_limit(resource.RLIMIT_NOFILE, DESCRIPTORS_MAX))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def _calm_the_collector() -> None:

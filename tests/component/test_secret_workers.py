@@ -8,6 +8,7 @@ import pytest
 from runyard.domain.endpoint import RunSpec
 from runyard.domain.errors import BuildFailed, StartFailed
 from runyard.domain.job import EndpointId
+from runyard.domain.secret import VALUE_BYTES_MAX
 from runyard.domain.worker import Exit
 from runyard.platform import Platform
 from runyard.ports.runtime import Launch, Say
@@ -48,6 +49,27 @@ async def test_a_worker_is_launched_with_the_value_and_no_line_shows_it(house: H
         assert VALUE not in str(lines(platform, live.id))
         assert VALUE not in str(await house.fleet.workers()), "nor does what is kept of the worker"
         assert VALUE not in b"".join(platform.logs.pack()).decode()
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ([("A", "{{ RUNPOD_SECRET_hf }}" * 2)], "env value of A is too long"),
+        ([(name, "{{ RUNPOD_SECRET_hf }}") for name in "ABCDE"], None),
+    ],
+    ids=["one variable too long", "many that are long"],
+)
+async def test_values_may_be_as_long_as_a_process_can_have_them(env: list[tuple[str, str]], says: str | None) -> None:
+    house = House()
+    scaling = a_scaling(workers_min=1, workers_max=1)
+    await house.control.add_endpoint(an_endpoint(scaling=scaling, release=a_release(env=tuple(env))))
+    async with house.process() as platform:
+        await platform.secrets.set("hf", "x" * VALUE_BYTES_MAX)
+        failures = platform.lifecycle.failures_of
+        await until(lambda: house.runtime.running or failures(platform.endpoints.get(ENDPOINT)).count)
+
+        assert (says is None) == bool(house.runtime.running)
+        assert says is None or says in failures(platform.endpoints.get(ENDPOINT)).message
 
 
 async def test_what_an_attempt_leaves_as_evidence_does_not_show_it(house: House) -> None:

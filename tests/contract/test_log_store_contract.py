@@ -115,15 +115,35 @@ async def test_the_newest_is_known_again_after_a_restart(tmp_path: Path) -> None
     await second.close()
 
 
-async def test_deleted_endpoints_are_forgotten(store: LogStore) -> None:
-    await store.add([a_line(seq, endpoint=ONE if seq % 2 else TWO) for seq in range(1, 2 * TRIM_LINES + 100)])
+async def trimmed(
+    store: LogStore, *, endpoints: tuple[EndpointId, ...] = (ONE, TWO), before: float = 0, bytes_max: int = 1 << 40
+) -> int:
+    """Forget all that is to be forgotten; how often it took."""
+    trims = 1
+    while await store.trim(endpoints=endpoints, before=before, bytes_max=bytes_max):
+        trims += 1
+    return trims
 
-    await store.keep_only([TWO])
 
+async def test_deleted_endpoints_are_forgotten_a_few_lines_at_a_time(store: LogStore) -> None:
+    await store.add([a_line(seq, endpoint=ONE if seq % 2 else TWO) for seq in range(1, 4 * TRIM_LINES + 100)])
+
+    assert 3 <= await trimmed(store, endpoints=(TWO,))
     assert [] == await all_of(store)
-    assert TRIM_LINES < len(await all_of(store, TWO))
-    await store.keep_only([])
+    assert 2 * TRIM_LINES < len(await all_of(store, TWO))
+    await trimmed(store, endpoints=())
     assert await store.newest() is None
+
+
+async def test_what_is_counted_is_what_is_there_whatever_lines_hold(store: LogStore) -> None:
+    odd = ["", "nul \0 within", "ünïcödé", "\N{PILE OF POO}" * 100]
+    for turn in range(20):
+        await store.add([a_line(turn * 10 + n, line=line, ts=NOW + turn) for n, line in enumerate(odd)])
+        await trimmed(store, before=NOW + turn + 1)
+    await store.add([a_line(1000)])
+
+    assert 1 == await trimmed(store, bytes_max=LINE_OVERHEAD_BYTES + 20)
+    assert [1000] == seqs(await all_of(store))
 
 
 async def test_old_lines_go_a_few_at_a_time(store: LogStore) -> None:
@@ -131,11 +151,7 @@ async def test_old_lines_go_a_few_at_a_time(store: LogStore) -> None:
     await store.add(lines)
     place = lines[TRIM_LINES + 10]
 
-    trims = 1
-    while await store.trim(before=place.ts, bytes_max=1 << 40):
-        trims += 1
-
-    assert 2 == trims
+    assert 2 == await trimmed(store, before=place.ts)
     assert place.ts == (await all_of(store))[0].ts
 
 
@@ -144,8 +160,7 @@ async def test_over_its_budget_the_endpoint_with_the_most_loses_its_oldest(store
     await store.add([*quiet, *loud])
     each = LINE_OVERHEAD_BYTES + len("line 1000")
 
-    while await store.trim(before=0, bytes_max=3 * TRIM_LINES * each):
-        pass
+    await trimmed(store, bytes_max=3 * TRIM_LINES * each)
 
     assert [0] == seqs(await all_of(store, TWO))
     left = seqs(await all_of(store))
@@ -155,8 +170,7 @@ async def test_over_its_budget_the_endpoint_with_the_most_loses_its_oldest(store
 async def test_what_was_forgotten_makes_room(store: LogStore) -> None:
     for begin in range(1, 5 * TRIM_LINES, TRIM_LINES):
         await store.add([a_line(seq) for seq in range(begin, begin + TRIM_LINES)])
-        while await store.trim(before=0, bytes_max=TRIM_LINES * 300):
-            pass
+        await trimmed(store, bytes_max=TRIM_LINES * 300)
 
     assert TRIM_LINES <= len(await all_of(store)) <= 2 * TRIM_LINES
 

@@ -19,7 +19,6 @@ from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.secret import Credential
 from runyard.ports.runtime import Launch
 from tests.docker_kit.client import EngineClient
-from tests.docker_kit.engine import Engine
 from tests.runtime_kit import Listener
 
 ENDPOINT = EndpointId("endpoint")
@@ -49,8 +48,8 @@ class Planes:
 class Site:
     """A data directory at an engine, with one runtime after the other."""
 
-    def __init__(self, engine: Engine, docker: EngineClient, folder: Path, image: str) -> None:
-        self.engine = engine
+    def __init__(self, url: str, docker: EngineClient, folder: Path, image: str) -> None:
+        self.url = url
         self.docker = docker
         self.folder = folder
         self.image = image
@@ -73,7 +72,7 @@ class Site:
             return self.endpoints
 
         self.listener = Listener()
-        client = Client(url or self.engine.url)
+        client = Client(url or self.url)
         runtime = DockerRuntime(
             self.folder,
             client,

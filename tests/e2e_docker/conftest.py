@@ -14,7 +14,7 @@ from tests.docker_kit.workers import Site
 
 @pytest.fixture
 async def site(engine: Engine, docker: EngineClient, images: Images, tmp_path: Path) -> AsyncIterator[Site]:
-    site = Site(engine, docker, tmp_path, images.base())
+    site = Site(engine.url, docker, tmp_path, images.base())
     yield site
     await site.close()
     assert [] == docker.containers(label=["runyard.worker"])

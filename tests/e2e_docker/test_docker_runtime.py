@@ -350,7 +350,7 @@ async def test_subnets_that_others_have_are_passed_over(site: Site) -> None:
 async def test_containers_of_another_data_directory_are_left_alone(
     site: Site, runtime: DockerRuntime, tmp_path: Path
 ) -> None:
-    neighbour = Site(site.engine, site.docker, tmp_path / "neighbour", site.image)
+    neighbour = Site(site.url, site.docker, tmp_path / "neighbour", site.image)
     other = neighbour.runtime()
     mine = await start(runtime, "w1", site.python(POLITE))
     theirs = await start(other, "w2", site.python(POLITE))

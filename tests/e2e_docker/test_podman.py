@@ -12,47 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from runyard.adapters.blobs import FolderBlobs
-from runyard.adapters.docker.engine import Engine as Client
-from runyard.adapters.docker.images import Images as OurImages
-from runyard.adapters.docker.spec import Policy
-from runyard.adapters.runtimes.docker import DockerRuntime
-from runyard.domain.container import ContainerSpec
-from runyard.domain.endpoint import RunSpec
 from tests.contract.test_runtime_contract import *  # noqa: F403
-from tests.contract.test_runtime_contract import ENDPOINT, HANDLERS, Fleet
+from tests.contract.test_runtime_contract import HANDLERS, Fleet
 from tests.docker_kit.client import EngineClient
 from tests.docker_kit.images import Images
-from tests.docker_kit.workers import SUBNETS, Planes, no_credential
-from tests.runtime_kit import Listener
+from tests.docker_kit.workers import Site
 
 SOCKET = os.environ.get("RUNYARD_TEST_PODMAN", "")
 pytestmark = pytest.mark.skipif(not SOCKET, reason="no Podman is named (RUNYARD_TEST_PODMAN)")
 
 
-async def endpoints() -> list[str]:
-    return [ENDPOINT]
-
-
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     with EngineClient(Path(SOCKET)) as podman:
-        image = Images(podman).base()
-        client, listener = Client(f"unix://{SOCKET}"), Listener()
-        runtime = DockerRuntime(
-            tmp_path,
-            client,
-            OurImages(client, FolderBlobs(tmp_path / "blobs"), tmp_path / "images", no_credential),
-            Planes(),
-            listener,
-            endpoints=endpoints,  # type: ignore[arg-type]
-            policy=Policy(),
-            subnets=SUBNETS,
-        )
-        runs = {
-            name: RunSpec(container=ContainerSpec(image=image, args=("python", "-u", "-c", source)))
-            for name, source in HANDLERS.items()
-        }
-        yield Fleet(runtime, listener, runs)
+        site = Site(f"unix://{SOCKET}", podman, tmp_path, Images(podman).base())
+        runtime = site.runtime()
+        yield Fleet(runtime, site.listener, {name: site.python(source) for name, source in HANDLERS.items()})
         await runtime.close()
         assert [] == podman.containers(label=["runyard.worker"])

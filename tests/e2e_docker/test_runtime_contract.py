@@ -15,7 +15,7 @@ from tests.docker_kit.workers import Site
 
 @pytest.fixture
 async def fleet(engine: Engine, docker: EngineClient, images: Images, tmp_path: Path) -> AsyncIterator[Fleet]:
-    site = Site(engine, docker, tmp_path, images.base())
+    site = Site(engine.url, docker, tmp_path, images.base())
     runtime = site.runtime()
     yield Fleet(runtime, site.listener, {name: site.python(source) for name, source in HANDLERS.items()})
     await runtime.close()

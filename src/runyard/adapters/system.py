@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import time
 from collections.abc import Callable
@@ -15,6 +16,12 @@ from runyard.domain.secret import RegistryId
 from runyard.domain.webhook import SECRET_BYTES
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def within_hard_limit(kind: int, wanted: int) -> int:
+    """So much of a resource (`resource.RLIMIT_...`), or as much as this process may have."""
+    hard = resource.getrlimit(kind)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 class SystemClock:

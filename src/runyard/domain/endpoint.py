@@ -103,9 +103,14 @@ def check_env(env: tuple[tuple[str, str], ...]) -> None:
             raise BadRequest(f"env name {name!r} must be letters, digits and underscores, not starting with a digit")
         if "\0" in value:
             raise BadRequest(f"env value of {name} contains a NUL character")
-        if len(name) + 1 + len(value.encode("utf-8", "surrogatepass")) > VARIABLE_BYTES_MAX:
-            raise BadRequest(
-                f"env value of {name} is too long: with its name it may have {VARIABLE_BYTES_MAX} bytes; put it into a file"
-            )
+        check_length(name, value)
     if sum(len(name) + len(value) for name, value in env) > ENV_BYTES_MAX:
         raise BadRequest(f"env is larger than {ENV_BYTES_MAX} bytes in all")
+
+
+def check_length(name: str, value: str) -> None:
+    """Raises `BadRequest` for a variable that no process could be started with."""
+    if len(name) + 1 + len(value.encode("utf-8", "surrogatepass")) > VARIABLE_BYTES_MAX:
+        raise BadRequest(
+            f"env value of {name} is too long: with its name it may have {VARIABLE_BYTES_MAX} bytes; put it into a file"
+        )

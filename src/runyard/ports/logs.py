@@ -73,13 +73,9 @@ class LogStore(Protocol):
         """The place of the last line of all; None when there is none."""
         ...
 
-    async def keep_only(self, endpoint_ids: Collection[EndpointId]) -> None:
-        """Forget the lines of all endpoints but these."""
-        ...
-
-    async def trim(self, *, before: float, bytes_max: int) -> bool:
-        """Forget some lines older than `before` (Unix seconds); where more than about `bytes_max` bytes are there, also some
-        of the oldest of the endpoint that has the most. True: there is more to forget.
+    async def trim(self, *, endpoints: Collection[EndpointId], before: float, bytes_max: int) -> bool:
+        """Forget some lines: those older than `before` (Unix seconds), those of other endpoints than these, and, while there
+        are more than about `bytes_max` bytes, the oldest of the endpoint that has the most. True: there may be more.
         """
         ...
 

@@ -67,10 +67,10 @@ class KeptLogs:
         trim_at = 0.0
         while True:
             await self._write()
-            if self._clock.now() >= trim_at:
-                await self.trim()
+            # A little at a time: what comes meanwhile must not wait until all is forgotten.
+            if self._clock.now() >= trim_at and not await self.trim():
                 trim_at = self._clock.now() + TRIM_EVERY_S
-            await self._clock.sleep(WRITE_EVERY_S)
+            await self._clock.sleep(WRITE_EVERY_S if self._clock.now() < trim_at else TRIM_PAUSE_S)
 
     async def close(self) -> None:
         await self._write()
@@ -94,14 +94,16 @@ class KeptLogs:
         place = found[-1].cursor if found else BEGINNING
         return [*found, *self._unwritten(query, place, upto)][-count:]
 
-    async def trim(self) -> None:
-        """Forget what is too old, what the budget has no room for, and what deleted endpoints have left."""
+    async def trim(self) -> bool:
+        """Forget some of what is too old, of what deleted endpoints have left, and of what the budget has no room for. True:
+        there may be more.
+        """
+        before = self._clock.now() - self._keep_s
         try:
-            await self._store.keep_only(self._endpoints())
-            while await self._store.trim(before=self._clock.now() - self._keep_s, bytes_max=self._bytes_max):
-                await self._clock.sleep(TRIM_PAUSE_S)
+            return await self._store.trim(endpoints=self._endpoints(), before=before, bytes_max=self._bytes_max)
         except RunyardError as error:
             log.warning("old log lines stay for now: %s", error)
+            return False
 
     async def _read(self, query: LogQuery, reading: Awaitable[list[LogLine]]) -> list[LogLine]:
         try:

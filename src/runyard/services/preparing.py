@@ -86,9 +86,7 @@ class Preparations:
         try:
             return await work
         except asyncio.CancelledError:
-            me = asyncio.current_task()
-            if me is not None and me.cancelling():
-                work.cancel()
+            if (asker := asyncio.current_task()) and asker.cancelling():
                 raise
             raise StartFailed("its release is not wanted any more") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from runyard.domain.endpoint import Release, check_env
+from runyard.domain.endpoint import Release, check_length
 from runyard.domain.errors import SecretUnreadable
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.domain.secret import Redactor, filled, references
@@ -39,13 +39,14 @@ class Redaction:
 
     async def environment(self, worker: Worker) -> dict[str, str]:
         """The variables of its release with the values of all secrets, which are not shown from now on until it has `ended`.
-        Raises `SecretMissing` or `SecretUnreadable`, and `BadRequest` where they have become too long by that.
+        Raises `SecretMissing` or `SecretUnreadable`, and `BadRequest` where one has become too long by that.
         """
         env = worker.release.run.env
         values = await self._secrets.values(env)
         self._hold(worker.endpoint_id, worker.id, values.items())
         environment = filled(env, values)
-        check_env(tuple(environment.items()))
+        for name, value in environment.items():
+            check_length(name, value)
         return environment
 
     async def adopt(self, worker: Worker) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runyard.adapters.stores.logs import SqliteLogs
+from runyard.adapters.stores.logs import TRIM_LINES, SqliteLogs
 from runyard.domain.errors import TooBusy
 from runyard.domain.job import EndpointId, WorkerId
 from runyard.ports.logs import Cursor, LogLine, LogQuery, LogStore
@@ -19,6 +19,14 @@ from tests.control_doubles import SetClock
 ENDPOINT = EndpointId("one")
 ALL = LogQuery(endpoint_id=ENDPOINT)
 LINES_MAX = 10
+
+
+class YieldingClock(SetClock):
+    """Lets others run while it sleeps."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await asyncio.sleep(0)
 
 
 class BrokenStore(SqliteLogs):
@@ -37,7 +45,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "logs.db"
-        self.clock = SetClock()
+        self.clock = YieldingClock()
         self.full = False
         self.endpoints = [ENDPOINT]
 
@@ -62,6 +70,11 @@ class Site:
     async def read(self, query: LogQuery = ALL, **start: object) -> list[str]:
         with self.logs.follow(query, **start) as follower:  # type: ignore[arg-type]
             return await rest(follower)
+
+
+async def trimmed(site: Site) -> None:
+    while await site.kept.trim():
+        pass
 
 
 async def rest(follower: Follower) -> list[str]:
@@ -146,14 +159,36 @@ async def test_lines_are_written_by_themselves_and_forgotten_in_time(site: Site)
         await asyncio.sleep(0)
     site.clock.at += 91 * DAY_S
     site.say("young")
-    await site.kept.trim()
+    await trimmed(site)
     await site.kept.after(ALL, Cursor(0, 0), Cursor(0, 0), 1)
 
     assert ["young"] == [line.line for line in await site.store.last(ALL, Cursor(10**15, 0), 100)]
     site.endpoints = []
-    await site.kept.trim()
+    await trimmed(site)
     assert await site.store.newest() is None
     loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+
+
+async def test_nothing_is_given_up_while_much_is_forgotten(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_logs, "WAITING_LINES_MAX", 20)
+    for begin in range(0, 5 * TRIM_LINES, 10):
+        site.say(*numbers(begin, begin + 10))
+        await site.kept.after(ALL, Cursor(0, 0), Cursor(0, 0), 1)
+    site.clock.at += 91 * DAY_S
+    told: list[str] = []
+
+    async def sleep(seconds: float) -> None:
+        if len(told) == 100:
+            await asyncio.Event().wait()
+        told.extend(f"new {len(told) + n}" for n in range(10))
+        site.say(*told[-10:])
+
+    monkeypatch.setattr(site.clock, "sleep", sleep)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(site.kept.run(), 1)
+
+    assert told == await site.read(after=Cursor(0, 0))
 
 
 @settings(deadline=None, max_examples=60)

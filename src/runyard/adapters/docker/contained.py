@@ -41,8 +41,8 @@ class Contained:
         self._say = say
         self._noted = note
         self._saved_entries = 0
-        self.name = note.container or name_of(worker_id)
-        """What the Engine is asked for: its id, which stays when somebody renames it, as soon as that is known."""
+        self.container = note.container or name_of(worker_id)
+        """How the Engine knows it: by its id, which stays when somebody renames it, as soon as that is known."""
         self.started = False
         """Before, it is no sign of an end that it does not run."""
         self.stopping = False
@@ -67,7 +67,7 @@ class Contained:
         self.started = self._adopted = True
 
     def made(self, id: str, disk_limit: int | None) -> None:
-        self.name = id
+        self.container = id
         self._noted = replace(self._noted, container=id, disk_limit=disk_limit)
 
     def note(self) -> Note:
@@ -111,7 +111,7 @@ class Contained:
         self.stopping = True
         await self._signal("SIGKILL")
         if not await self._ends_within(KILL_S_MAX):
-            log.error("container %s does not die", self.name)
+            log.error("container %s does not die", self.container)
 
     async def see_out(self) -> Exit:
         """Say what it says until it has ended, and return how. Outlives the Engine."""
@@ -127,7 +127,7 @@ class Contained:
                 except EngineError as error:
                     if error.status == 404:  # Somebody has removed it.
                         return Exit(None, signal.SIGKILL, with_platform=not self.stopping)
-                    log.warning("container %s: %s", self.name, error)
+                    log.warning("container %s: %s", self.container, error)
                     await asyncio.sleep(ASK_AGAIN_S)
         finally:
             self._over.set()
@@ -198,7 +198,7 @@ class Contained:
                 self._take(number, entry)
 
     def _log(self, **query: Any) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        path = f"/containers/{self.name}/logs"
+        path = f"/containers/{self.container}/logs"
         return self._engine.stream("GET", path, stdout=True, stderr=True, timestamps=True, **query)
 
     def _take(self, number: int, entry: bytes) -> None:
@@ -217,7 +217,7 @@ class Contained:
 
     async def _unless(self, so_already: str, what: str) -> None:
         try:
-            await self._engine.call("POST", f"/containers/{self.name}/{what}")
+            await self._engine.call("POST", f"/containers/{self.container}/{what}")
         except EngineError as error:
             if so_already not in str(error):
                 raise
@@ -225,7 +225,7 @@ class Contained:
     async def exec(self, argv: Sequence[str], say: Say) -> int:
         """Raises `StartFailed` where nothing can be executed, as in a paused container."""
         body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
-        made = (await self._engine.call("POST", f"/containers/{self.name}/exec", body))["Id"]
+        made = (await self._engine.call("POST", f"/containers/{self.container}/exec", body))["Id"]
         splitters = {1: LineSplitter(), 2: LineSplitter()}
         async with self._engine.stream("POST", f"/exec/{made}/start", {"Detach": False, "Tty": False}) as chunks:
             async for number, piece in frames(chunks):
@@ -244,7 +244,7 @@ class Contained:
         return (await self._inspect())["State"]
 
     async def _inspect(self) -> dict[str, Any]:
-        return await self._engine.call("GET", f"/containers/{self.name}/json")
+        return await self._engine.call("GET", f"/containers/{self.container}/json")
 
     async def _stop_signal(self) -> str:
         try:
@@ -255,10 +255,10 @@ class Contained:
     async def _signal(self, name: str) -> None:
         """A paused one is woken for it by the Engine."""
         try:
-            await self._engine.call("POST", f"/containers/{self.name}/kill", signal=name)
+            await self._engine.call("POST", f"/containers/{self.container}/kill", signal=name)
         except EngineError as error:
             if error.status not in (404, 409):  # It has ended.
-                log.warning("container %s cannot be sent %s: %s", self.name, name, error)
+                log.warning("container %s cannot be sent %s: %s", self.container, name, error)
 
     async def _ends_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

@@ -27,7 +27,7 @@ async def watch_disks(
 
 
 async def _check(engine: Engine, contained: Contained, limit: int) -> None:
-    found = await engine.call("GET", f"/containers/{contained.name}/json", size=True)
+    found = await engine.call("GET", f"/containers/{contained.container}/json", size=True)
     written = found.get("SizeRw") or 0
     if written > limit:
         contained.remark(f"killed: it has written {written // MB} MB to its disk, and may write {limit // MB} MB")

@@ -65,12 +65,11 @@ class Watch:
         self.up = asyncio.Event()
         """The Engine answers, and we know of all that has happened."""
         self.was_up = False
-        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
-        pause_s = PAUSE_S_MIN
+        pause_s, clock = PAUSE_S_MIN, asyncio.get_running_loop().time
         while True:
-            begun_at = self._loop.time()
+            begun_at = clock()
             try:
                 await self._follow()
             except StartFailed as error:
@@ -78,7 +77,7 @@ class Watch:
                     log.warning("hears nothing of containers: %s", error)
             except Exception:  # Whatever comes from there, containers go on being looked after.
                 log.exception("what the Engine says of containers is not understood")
-            lasted = self.up.is_set() and self._loop.time() - begun_at >= PAUSE_S_MAX
+            lasted = self.up.is_set() and clock() - begun_at >= PAUSE_S_MAX
             pause_s = PAUSE_S_MIN if lasted else min(2 * pause_s, PAUSE_S_MAX)
             self.up.clear()
             await asyncio.sleep(pause_s)

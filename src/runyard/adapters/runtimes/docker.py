@@ -256,7 +256,7 @@ class DockerRuntime:
         del self._workers[worker_id], self._followers[worker_id]
         self._notes.remove(worker_id)
         self._observer.worker_exited(worker_id, exit)
-        await self._remove(contained.name)
+        await self._remove(contained.container)
 
     async def _end(self, worker_id: WorkerId) -> None:
         follower = self._followers[worker_id]

@@ -20,6 +20,7 @@ from runyard.adapters.runtimes.child import Child, Process
 from runyard.adapters.runtimes.isolation import Sandbox
 from runyard.adapters.runtimes.kept import Kept
 from runyard.adapters.runtimes.rooms import Room
+from runyard.adapters.system import within_hard_limit
 from runyard.domain.errors import RunyardError, StartFailed
 from runyard.ports.runtime import Say
 
@@ -185,8 +186,8 @@ class Spawner:
             mounts=mounts,
             cwd=room.work,
             env=environ,
-            processes=_limit(resource.RLIMIT_NPROC, isolation.PROCESSES_MAX),
-            files=_limit(resource.RLIMIT_NOFILE, isolation.FILES_MAX),
+            processes=within_hard_limit(resource.RLIMIT_NPROC, isolation.PROCESSES_MAX),
+            files=within_hard_limit(resource.RLIMIT_NOFILE, isolation.FILES_MAX),
         )
         return command, {"PATH": isolation.TOOLS_PATH, leftovers.MARK: str(room.path)}
 
@@ -210,11 +211,6 @@ def _passable(folder: Path) -> bool:
         return bool(folder.stat().st_mode & 0o001)
     except OSError:
         return False
-
-
-def _limit(kind: int, wanted: int) -> int:
-    hard = resource.getrlimit(kind)[1]
-    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def _write_secret(path: Path, data: bytes, uid: int) -> None:

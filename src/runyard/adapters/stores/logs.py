@@ -29,7 +29,7 @@ class SqliteLogs:
             sizes: Counter[str] = Counter()
             for line in lines:
                 self._tables.execute("add", **_row(line))
-                sizes[line.endpoint_id] += len(line.line) + LINE_OVERHEAD_BYTES
+                sizes[line.endpoint_id] += len(line.line.encode()) + LINE_OVERHEAD_BYTES
             self._count(sizes)
 
         await self._tables.transact(work)
@@ -44,16 +44,14 @@ class SqliteLogs:
         rows = await self._tables.fetch("newest")
         return Cursor(rows[0]["ms"], rows[0]["seq"]) if rows else None
 
-    async def keep_only(self, endpoint_ids: Collection[EndpointId]) -> None:
-        for row in await self._tables.fetch("kept"):
-            while row["endpoint_id"] not in endpoint_ids and await self._forget_some(row["endpoint_id"]):
-                pass
-
-    async def trim(self, *, before: float, bytes_max: int) -> bool:
+    async def trim(self, *, endpoints: Collection[EndpointId], before: float, bytes_max: int) -> bool:
         if await self._forget_before(round(before * 1000)):
             return True
         kept = await self._tables.fetch("kept")
-        return sum(row["bytes"] for row in kept) > bytes_max and await self._forget_some(kept[0]["endpoint_id"])
+        going = [row["endpoint_id"] for row in kept if row["endpoint_id"] not in endpoints]
+        if not going and sum(row["bytes"] for row in kept) > bytes_max:
+            going = [kept[0]["endpoint_id"]]
+        return bool(going) and await self._forget_oldest(going[0])
 
     async def close(self) -> None:
         await self._tables.close()
@@ -72,10 +70,10 @@ class SqliteLogs:
         by = "worker" if query.worker_id is not None else "endpoint" if query.job_id is None else "job"
         return [_line(row) for row in await self._tables.fetch(f"{what}_of_{by}", **values)]
 
-    async def _forget_some(self, endpoint_id: str) -> bool:
-        """Of this endpoint the oldest; whether there was anything."""
+    async def _forget_oldest(self, endpoint_id: str) -> bool:
+        """Of this endpoint; whether there was anything."""
         found = await self._tables.fetch("oldest_of_endpoint", endpoint_id=endpoint_id, limit=TRIM_LINES)
-        await self._forget(found, finished=endpoint_id if len(found) < TRIM_LINES else None)
+        await self._forget(found)
         return bool(found)
 
     async def _forget_before(self, ms: int) -> bool:
@@ -84,17 +82,16 @@ class SqliteLogs:
         await self._forget(old)
         return len(old) == TRIM_LINES
 
-    async def _forget(self, rows: Sequence[sqlite3.Row], finished: str | None = None) -> None:
+    async def _forget(self, rows: Sequence[sqlite3.Row]) -> None:
         def work() -> None:
             sizes: Counter[str] = Counter()
             for row in rows:
                 self._tables.execute("forget", id=row["id"])
                 sizes[row["endpoint_id"]] -= row["length"] + LINE_OVERHEAD_BYTES
             self._count(sizes)
-            for endpoint_id in {*sizes, *([finished] if finished else [])}:
-                self._tables.execute("uncount", endpoint_id=endpoint_id)
+            self._tables.execute("uncount")
 
-        if rows or finished:
+        if rows:
             await self._tables.transact(work)
 
     def _count(self, sizes: Counter[str]) -> None:

@@ -49,14 +49,14 @@ select ms, seq from lines order by id desc limit 1
 select endpoint_id, bytes from kept order by bytes desc
 
 -- name: oldest
-select id, ms, endpoint_id, length(line) as length from lines order by id limit :limit
+select id, ms, endpoint_id, length(cast(line as blob)) as length from lines order by id limit :limit
 
 -- name: oldest_of_endpoint
-select id, ms, endpoint_id, length(line) as length from lines
+select id, ms, endpoint_id, length(cast(line as blob)) as length from lines
 where endpoint_id = :endpoint_id order by ms, seq limit :limit
 
 -- name: forget
 delete from lines where id = :id
 
 -- name: uncount
-delete from kept where endpoint_id = :endpoint_id and bytes <= 0
+delete from kept where bytes <= 0
